@@ -1,0 +1,183 @@
+"""Appendix B: a folder that is the model, whole or not at all.
+
+Teaches   what has to be saved so that a model gives the same answer next year, in another program,
+          on another machine: weights, tokenizer, and the way texts were prepared.
+Order     after the five chapters.
+Run       python checkpoint.py demo        what a saved folder holds
+Expect    the run's arguments, versions and results, as training wrote them.
+
+A saved folder
+    model.safetensors, config.json             weights and architecture, label names included
+    tokenizer.json, tokenizer_config.json      the tokenizer
+    run.json                                   how it was made, and how to prepare texts for it
+    README.md                                  the same for people: a model card
+"""
+import json
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from dataset import LINE_BREAK
+from model import max_positions
+from sources import UserError, make_parser, run_command
+
+
+# ------------------------------------------------------------------------------ what is known of a run
+def describe_run(args, names, splits, notes, device, precision):
+    """The dict that becomes run.json; history and results fill as the run goes on."""
+    cuda = device.type == "cuda"
+    return {
+        "arguments": vars(args),
+        "labels": names,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "datasets", "tokenizers")},
+        "device": {
+            "type": device.type,
+            "name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+        },
+        "splits": {
+            role: {"reviews": len(split["labels"]),
+                   "classes": {name: split["labels"].count(c) for c, name in enumerate(names)}}
+            for role, split in splits.items()
+        } | {"notes": notes},
+        "history": [],
+        "results": {},
+    }
+
+
+# ------------------------------------------------------------------------------ save
+def prepare_folder(folder):
+    """Make sure, before hours of work, that `folder` can be written. Raises UserError if not."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def save_model(folder, model, tokenizer, run):
+    """Write the folder described above. run: the dict that becomes run.json.
+
+    Everything is written under a temporary name first and then renamed: a program that is killed in
+    between leaves the previous model, not half of a new one.
+    """
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
+        with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
+        write_run(temporary, run)
+        # run.json last: a folder that has it has everything it speaks of.
+        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "run.json"):
+            os.replace(path, folder / path.name)
+
+
+def with_cleaning(tokenizer, model_max_length):
+    """A copy of the tokenizer that does the cleaning of dataset.clean() by itself.
+
+    transformers.pipeline() and other programs know nothing of our clean(). Without this they would
+    feed the model `<br />`, which it has not seen in training, and get other probabilities.
+    """
+    from tokenizers import Regex, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    copy = PreTrainedTokenizerFast(
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
+        model_max_length=model_max_length, split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"], **tokenizer.special_tokens_map,
+    )
+    steps = [normalizers.Replace(Regex(LINE_BREAK), " "), normalizers.Replace(Regex(r"\s+"), " "),
+             normalizers.Strip()]
+    own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
+    copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
+    return copy
+
+
+def write_run(folder, run):
+    """Write run.json and the model card, each under a temporary name that is then renamed."""
+    for name, text in (("README.md", model_card(run)), ("run.json", json.dumps(run, indent=2) + "\n")):
+        temporary = Path(folder) / (name + ".new")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, Path(folder) / name)
+
+
+def model_card(run):
+    """The README.md of a saved model, from its run.json: what it is, how good, and how to use it."""
+    arguments, results = run["arguments"], run["results"]
+    lines = ["---", "pipeline_tag: text-classification", "library_name: transformers",
+             f"base_model: {json.dumps(arguments['model'])}", "---", "",
+             f"# {arguments['model']}, fine-tuned on {arguments['data']}", "",
+             f"Tells {' / '.join(run['labels'])}. Trained on {run['splits']['train']['reviews']:,} texts."]
+    if arguments["demo"]:
+        lines += ["", "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**"]
+    for role in ("validation", "test"):
+        if role in results:
+            low, high = results[role]["accuracy_interval"]
+            lines += ["", f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
+                      f"{high:.2%}, n = {results[role]['n']:,}), macro F1 {results[role]['macro_f1']:.2%}"]
+    lines += ["", f"Texts are cut to {arguments['max_length']} tokens ({arguments['truncation']}); the "
+              "validation split chose the epoch, the test split was read once. How it was made, to the "
+              "last argument, is in run.json.", "", "```python", "from transformers import pipeline", "",
+              "classify = pipeline('text-classification', model='this folder', truncation=True)",
+              "print(classify('I regret watching this film'))", "```", "",
+              "Longer texts are cut by `truncation=True` at the model's limit and from the end only; "
+              "`predict.py` cuts them as in training.", ""]
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------ load
+def read_run(folder):
+    """run.json of a saved folder, as a dict. Raises UserError where the folder holds no model."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"--model {folder}: there is no such folder; python finetune.py --demo makes one")
+    for name in ("run.json", "config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"--model {folder}: no {name} in it, so it is not a model finetune.py saved")
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        run["arguments"]["max_length"], run["arguments"]["truncation"], run["labels"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/run.json is damaged ({error!r}): train again") from error
+    return run
+
+
+def load_model(folder, device=torch.device("cpu")):
+    """Load what save_model wrote. Returns (model in eval mode, tokenizer, run).
+
+    The logits are those of the model that was saved, bit for bit on the same CPU.
+    """
+    run = read_run(folder)
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading takes less than a second
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except Exception as error:  # a damaged file: each library in the chain has errors of its own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--model {folder}: cannot be loaded, a file is damaged ({reason})") from error
+    return model.to(device).eval(), tokenizer, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("model", help="a folder that finetune.py saved")
+    run = read_run(parser.parse_args().model)
+    print(json.dumps({key: run[key] for key in ("arguments", "versions", "splits", "results")}, indent=2))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,270 @@
+"""Chapter 3: the loop, in the open.
+
+Teaches   fine-tuning itself: batches in, gradients accumulated, one careful step, again; a learning
+          rate that rises and falls; and how to choose the epoch to keep without touching the test.
+Order     after dataset.py and model.py; next is evaluate.py. Read train() first.
+Run       python finetune.py --epochs 3 --subset 2000        real reviews, downloaded once
+          python finetune.py --demo                          a rehearsal, nothing to download
+          python finetune.py --data reviews.csv --out mine   your own texts and labels
+Expect    a banner of what follows from your arguments, a progress bar for each epoch, validation after
+          each, one reading of the test split, and a folder that predict.py and evaluate.py understand.
+"""
+import math
+import shlex
+import sys
+import time
+
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+import demo
+from checkpoint import describe_run, load_model, prepare_folder, save_model, write_run
+from dataset import encode, load_splits, make_batches, make_collate, make_examples
+from evaluate import predict_logits, print_scores, score
+from model import (autocast, choose_device, choose_precision, load_pretrained, load_tokenizer,
+                   max_positions, out_of_memory, set_trainable)
+from plan import parse_arguments, print_plan
+from sources import UserError, connect_to_hub, run_command
+
+
+# ------------------------------------------------------------------------------ the loop
+def train(model, examples, collate, args, device, precision):
+    """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
+
+    A generator: after each epoch it yields a record of the epoch, and whoever called it can validate,
+    save, or break off. A micro-batch is what fits into memory at once; a window is the `accumulate`
+    micro-batches whose gradients are added up before the optimizer takes one step.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.lr)
+    # fp16 gradients can be too small to represent; the scaler multiplies the loss, and so all gradients,
+    # by a large number that is divided out again before the step. For other precisions it does nothing.
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    total_steps = args.epochs * count_steps(len(examples), args.batch_size, args.accumulate)
+    warmup_steps = int(args.warmup * total_steps)
+    step = 0  # counts optimizer steps, never micro-batches
+    torch.manual_seed(args.seed)  # for dropout; the order of the data has its own seed
+    model.train()
+
+    for epoch in range(args.epochs):
+        # 1. What may move: at first perhaps only the head, so that its random start does not shake the
+        #    pretrained layers below it.
+        set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
+        batches = make_batches(lengths, args.batch_size, args.seed, epoch)
+        epoch_loss, started = 0.0, time.perf_counter()
+
+        with tqdm(total=len(examples), desc=f"epoch {epoch + 1}/{args.epochs}", unit=" reviews",
+                  mininterval=0.5) as bar:
+            # 2. A window: up to `accumulate` micro-batches. The last of an epoch may be shorter.
+            for start in range(0, len(batches), args.accumulate):
+                window = batches[start : start + args.accumulate]
+                reviews = sum(len(rows) for rows in window)
+                window_loss = torch.zeros((), device=device)
+
+                for rows in window:
+                    batch = collate([examples[i] for i in rows])
+                    input_ids = batch["input_ids"].to(device)  # [B, T]
+                    attention_mask = batch["attention_mask"].to(device)  # [B, T]
+                    labels = batch["labels"].to(device)  # [B]
+
+                    # 3. Forward. The mask goes along, or the model reads the padding.
+                    with autocast(device, precision):
+                        logits = model(input_ids=input_ids, attention_mask=attention_mask).logits  # [B, C]
+
+                    # 4. The sum of the losses, divided by the reviews in the WINDOW. Then the gradients
+                    #    of its micro-batches add up to that of one large batch, exactly. Dividing each
+                    #    micro-batch's mean by `accumulate` would weigh short ones too much, and be
+                    #    wrong altogether in a window that is short itself.
+                    loss = functional.cross_entropy(logits.float(), labels, reduction="sum") / reviews
+
+                    # 5. Backward adds to .grad; the graph of this micro-batch is freed.
+                    scaler.scale(loss).backward()
+                    window_loss += loss.detach()
+
+                # 6. Clip: one odd window must not throw the weights far away. Unscale first, or the
+                #    limit would be compared with gradients that are 65,536 times too large.
+                scaler.unscale_(optimizer)
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+                check_finite(window_loss.item(), norm.item(), precision, epoch, step)
+
+                # 7. One step, with the learning rate of this step.
+                for group in optimizer.param_groups:
+                    group["lr"] = args.lr * rate_factor(step, warmup_steps, total_steps)
+                scaler.step(optimizer)
+                scaler.update()
+                step += 1
+
+                # 8. Empty the gradients, or the next window would start on top of this one.
+                optimizer.zero_grad(set_to_none=True)
+                epoch_loss += window_loss.item() * reviews
+                bar.update(reviews)
+                bar.set_postfix(loss=f"{window_loss.item():.3f}")
+
+        # 9. Over to main(), which looks at reviews that are not trained on and decides what to keep.
+        seconds = time.perf_counter() - started
+        yield {"epoch": epoch + 1, "optimizer_steps": step, "train_loss": epoch_loss / len(examples),
+               "seconds": seconds, "reviews_per_second": len(examples) / seconds}
+
+
+# ------------------------------------------------------------------------------ its parts
+def decay_groups(model, weight_decay):
+    """AdamW's two parameter groups: decay for matrices, none for vectors.
+
+    Weight decay pulls weights toward 0, which keeps the matrices of a model from growing. Biases and
+    layer-norm scales are vectors: pulled toward 0 they would switch their layer off. Sorting by rank
+    needs no names: the usual list of names ("LayerNorm.weight") misses 12 of DistilBERT's 13 norms.
+    AdamW: Loshchilov & Hutter 2019.
+    """
+    decayed = [p for p in model.parameters() if p.dim() >= 2]
+    plain = [p for p in model.parameters() if p.dim() < 2]
+    # Every parameter in exactly one group: one that is forgotten would never be trained.
+    ids = [id(p) for p in decayed + plain]
+    assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in model.parameters()}
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def rate_factor(step, warmup_steps, total_steps):
+    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...): up, then down to 0.
+
+    Warm-up: Adam's running means know nothing at first, and full steps then would spoil pretrained
+    weights. Decay: ever smaller steps settle at the end. The same numbers as transformers'
+    get_linear_schedule_with_warmup, where step 0 of a warm-up has rate 0 and only fills the means.
+    """
+    if step < warmup_steps:
+        return step / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+
+def count_steps(reviews, batch_size, accumulate):
+    """Optimizer steps in an epoch. Round up twice: short batches and short windows count too."""
+    return math.ceil(math.ceil(reviews / batch_size) / accumulate)
+
+
+def check_finite(loss, norm, precision, epoch, step):
+    """Stop on NaN or infinity: one such step makes every weight NaN, and nothing after it can heal."""
+    # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.
+    if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
+        return
+    raise UserError(
+        f"the loss is {loss} and the gradient's norm {norm} at step {step + 1} (epoch {epoch + 1}): "
+        "training cannot go on; try a tenth of this --lr, or --precision fp32. "
+        "The best epoch before this one, if there was any, is saved"
+    )
+
+
+def is_better(new, best, select):
+    """Whether validation figures `new` beat `best` (None at first). Of equals the earlier stays."""
+    if best is None:
+        return True
+    if select == "loss":  # counts how sure the wrong answers were, so it can rise while accuracy rises
+        return new["loss"] < best["loss"]
+    key = {"accuracy": "accuracy", "f1": "macro_f1"}[select]
+    return new[key] > best[key]
+
+
+# ------------------------------------------------------------------------------ the whole path
+def main():
+    args = parse_arguments(__doc__)
+    device, device_reason = choose_device(args.device)
+    precision, precision_reason = choose_precision(args.precision, device)
+    prepare_folder(args.out)
+    if args.demo:
+        demo.prepare(args.model)
+        print(demo.NOTICE)
+    connect_to_hub(args.model, args.data)
+
+    # 1. Texts, split by role, as ids.
+    tokenizer = load_tokenizer(args.model)
+    splits, names, notes = load_splits(
+        args.data, args.text_column, args.label_column, args.seed, args.subset
+    )
+    model, load_note = load_pretrained(args.model, names, args.seed)
+    if args.max_length > max_positions(model):
+        raise UserError(f"--max-length {args.max_length}: this model has {max_positions(model)} positions")
+    print(load_note)
+    examples, full_lengths = {}, {}
+    for role, split in splits.items():
+        input_ids, full_lengths[role] = encode(
+            split["texts"], tokenizer, args.max_length, args.truncation, progress=True
+        )
+        examples[role] = make_examples(input_ids, split["labels"])
+    collate = make_collate(tokenizer.pad_token_id)
+
+    # 2. What will happen, before it does.
+    model.to(device)
+    run = describe_run(args, names, splits, notes, device, precision)
+    print_plan(args, run, model, device_reason, precision_reason, full_lengths["train"],
+               decay_groups(model, args.weight_decay),
+               count_steps(len(examples["train"]), args.batch_size, args.accumulate))
+
+    # 3. Train; validate each epoch; keep the best on disk.
+    def ask(model, role, count=None, **options):
+        return predict_logits(model, examples[role][:count], collate, device, **options)
+
+    best, since_best = None, 0
+    advice = (f"--batch-size {max(1, args.batch_size // 2)} with --accumulate {2 * args.accumulate} needs half "
+              "the memory for the same gradient; a smaller --max-length helps too")
+    try:
+        with out_of_memory(advice):
+            for record in train(model, examples["train"], collate, args, device, precision):
+                logits = ask(model, "validation", precision=precision, title="validating")
+                figures = score(logits, splits["validation"]["labels"], names)
+                record["validation"] = figures
+                run["history"].append(record)
+                better = is_better(figures, best, args.select)
+                print(f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   validation loss "
+                      f"{figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, macro F1 "
+                      f"{figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}")
+                since_best = 0 if better else since_best + 1
+                if better:
+                    best, expected = figures, ask(model, "validation", 8)
+                    run["results"] = {"best_epoch": record["epoch"], "validation": figures}
+                    save_model(args.out, model, tokenizer, run)
+                if since_best == args.patience:
+                    print(f"stopping early: no better {args.select} in {args.patience} epochs")
+                    break
+    except KeyboardInterrupt:
+        return say_how_to_go_on(args, model, tokenizer, run)
+
+    # 4. Reload what was saved, and make sure it is the same model before anyone relies on it.
+    model, tokenizer, _ = load_model(args.out, device)
+    again, _ = encode(splits["validation"]["texts"][:8], tokenizer, args.max_length, args.truncation)
+    difference = (ask(model, "validation", 8) - expected).abs().max().item()
+    if again != [one["input_ids"] for one in examples["validation"][:8]] or difference > (
+            0 if device.type == "cpu" else 1e-4):
+        raise RuntimeError(f"{args.out} does not give back the model that was saved ({difference=})")
+    print(f"reloaded {args.out}: same tokens, same logits (largest difference {difference:.1g})")
+
+    # 5. The test split, for the first and only time.
+    logits = ask(model, "test", precision=precision, title="testing")
+    run["results"]["test"] = score(logits, splits["test"]["labels"], names)
+    run["results"]["reviews_per_second"] = (
+        len(examples["train"]) * len(run["history"]) / sum(record["seconds"] for record in run["history"])
+    )
+    write_run(args.out, run)
+    print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")
+    folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
+    print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}\n"
+          f'  python predict.py{folder} "I regret watching this film"')
+    if args.demo:
+        print(demo.NOTICE)
+
+
+def say_how_to_go_on(args, model, tokenizer, run):
+    """After Ctrl-C: save the weights as they are, and print the command that trains them further."""
+    stopped = f"{args.out}-stopped"
+    print(f"\nstopped with Ctrl-C; saving the weights as they are now in {stopped} ...", file=sys.stderr)
+    prepare_folder(stopped)
+    save_model(stopped, model, tokenizer, run)
+    left = args.epochs - len(run["history"])
+    # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
+    command = ["python", *sys.argv, "--model", stopped, "--epochs", str(left), "--warmup", "0"]
+    kept = f"; {args.out} holds the best of {len(run['history'])} whole epochs" if run["history"] else ""
+    print(f"to train on from these weights, with a new optimizer{kept}:\n  {shlex.join(command)}",
+          file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,366 @@
+"""Appendix A: where the texts come from, and what can go wrong on the way.
+
+Teaches   nothing about neural networks, and everything that happens before: finding the hub or doing
+          without it, reading a file of one's own, naming its labels, and saying in one line what is
+          wrong with it.
+Order     after the five chapters (dataset, model, finetune, evaluate, predict), or when a file of
+          yours is refused.
+Run       python sources.py reviews.csv         what a file, folder or hub data set holds
+          python sources.py stanfordnlp/imdb
+Expect    a line for each split with its number of rows, the label names, and two sample rows.
+"""
+import argparse
+import csv
+import functools
+import json
+import os
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+# Names that data sets abbreviate, written out, because they are shown in every output.
+FULL_NAMES = {"neg": "negative", "pos": "positive"}
+
+
+# ------------------------------------------------------------------------------ one clear line
+class UserError(Exception):
+    """Something the user can mend: its message says what is wrong, where, and what to do."""
+
+
+def run_command(main):
+    """Run a file's `main()` and turn what stops it into an exit code and one line.
+
+    Exit codes: 0 done; 2 the user can mend it (also argparse's code); 130 stopped with Ctrl-C.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped with Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `python predict.py ... | head` closed our output: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def make_parser(chapter):
+    """An argument parser whose --help opens with the file's own docstring (`chapter`)."""
+    parser = argparse.ArgumentParser(
+        description=chapter, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    # argparse prints its whole usage before an error; one line is easier to find.
+    def refuse(message):
+        raise UserError(f"{message} (all options: python {parser.prog} --help)")
+
+    parser.error = refuse
+    return parser
+
+
+# ------------------------------------------------------------------------------ the hub, or not
+def connect_to_hub(*names):
+    """Ask whether the hub answers; if it does not, tell the libraries to use their cache only.
+
+    names: what is about to be loaded; where all of them are local paths, nobody is asked.
+    Call it before transformers or datasets is imported: both read HF_HUB_OFFLINE while they are
+    imported, and setting it later does nothing. That is why those imports stand inside functions.
+    """
+    if not all(Path(name).exists() for name in names) and not hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@functools.cache  # asked once in a run
+def hub_answers(patience=4):
+    """Whether the hub answers within `patience` seconds. The libraries would try for 48 s."""
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return False
+    answers = []
+
+    def ask():
+        try:
+            request = urllib.request.Request(hub_address(), method="HEAD")
+            answers.append(urllib.request.urlopen(request, timeout=patience).status)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code)  # "not found" is an answer too; "unavailable" (5xx) is none
+        except (OSError, ValueError):
+            pass
+
+    # A thread, because looking up a name has no time limit of its own and can hang for half a minute.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(patience)
+    return bool(answers) and answers[0] < 500
+
+
+def hub_address():
+    """Where the hub is: HF_ENDPOINT names another one, a company's mirror for example."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def hub_error(kind, name, error):
+    """The UserError for a model or data set (`kind`) that could not be loaded from the hub."""
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return UserError(
+            f"no answer from {hub_address()}, and the {kind} {name!r} is not in the local cache: either "
+            "rehearse without network (python finetune.py --demo), or give local paths to --model "
+            "and --data"
+        )
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable {kind} "
+        f"on the hub; check the spelling ({type(error).__name__}: {reason[:200]})"
+    )
+
+
+# ------------------------------------------------------------------------------ rows of a file
+def read_rows(path):
+    """Yield the rows of a .csv, .tsv, .jsonl or .parquet file as dicts, one at a time.
+
+    The whole file is never in memory, so predict.py can read a file of any length.
+    Raises UserError with the place in the file where something is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: check the path")
+    if path.suffix.lower() not in FILE_TYPES:
+        raise UserError(f"{path} has to end in one of {', '.join(FILE_TYPES)}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: it needs a row of column names and rows of data")
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from read_parquet(path)
+        elif path.suffix.lower() == ".jsonl":
+            yield from read_jsonl(path)
+        else:
+            yield from read_csv(path)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}): "
+            "save it again with the encoding UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_csv(path):
+    """Rows of a text table; comma, semicolon or tab, whichever the row of column names uses most."""
+    csv.field_size_limit(1 << 30)  # the module's own limit, 131,072 characters, is under a long review
+    # utf-8-sig: spreadsheets start a file with an invisible mark that would stick to the first name.
+    # newline="": the csv module itself must see line ends, because a quoted text may contain some.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        first_line = file.readline()
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first_line.count)
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=delimiter)
+        try:
+            for row in reader:
+                if None in row:  # DictReader's key for cells beyond the last column
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: more cells than columns "
+                        f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must be "
+                        'in double quotes, "like this"'
+                    )
+                yield row
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
+
+
+def read_jsonl(path):
+    """Rows of a file that holds one JSON object a line."""
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise UserError(f'{path}, line {number}: not an object like {{"text": "..."}}')
+            yield row
+
+
+def read_parquet(path):
+    """Rows of a parquet file, read in slices."""
+    import pyarrow  # comes with datasets; slow to import, so only where a parquet file is read
+    import pyarrow.parquet
+
+    try:
+        for slice_of_rows in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from slice_of_rows.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is not a readable parquet file ({error})") from error
+
+
+# ------------------------------------------------------------------------------ texts and labels
+def check_columns(found, wanted, where):
+    """Raise UserError unless every wanted column is among the found ones."""
+    for column, option in wanted.items():
+        if column not in found:
+            raise UserError(
+                f"{where} has no column {column!r}; its columns are {', '.join(map(repr, found))}: "
+                f"name the right one with {option}"
+            )
+
+
+def load_table(path, text_column="text", label_column="label"):
+    """Read a whole file. Returns (texts, labels): two lists of equal length, values as they stand."""
+    texts, labels = [], []
+    for row in read_rows(path):
+        if not texts:
+            check_columns(row, {text_column: "--text-column", label_column: "--label-column"}, path)
+        texts.append(row.get(text_column))
+        labels.append(row.get(label_column))
+    if not texts:
+        raise UserError(f"{path} has column names but no rows")
+    return texts, labels
+
+
+def load_source(data, text_column="text", label_column="label"):
+    """Load every labelled split of a file, a folder or a hub data set.
+
+    data: a file (one split, "train"); a folder with train.* and, if there are any, validation.* and
+        test.*; or a hub name such as "stanfordnlp/imdb" or, with a configuration, "glue:sst2".
+    Returns {split name: (texts, labels)}, in the order of the rows; "train" is always there.
+    Raises UserError where there is no such thing, or it has not the columns.
+    """
+    path = Path(data)
+    if path.is_file():
+        return {"train": load_table(path, text_column, label_column)}
+    if path.is_dir():
+        return load_folder(path, text_column, label_column)
+    if path.suffix.lower() in FILE_TYPES or data.startswith((".", "/", "~")):
+        raise UserError(f"--data {data}: there is no such file or folder")
+    return load_hub_dataset(data, text_column, label_column)
+
+
+def load_folder(folder, text_column, label_column):
+    """The splits of a folder of files that are named after them."""
+    splits = {}
+    for name in ("train", "validation", "test"):
+        files = sorted(p for p in folder.glob(f"{name}.*") if p.suffix.lower() in FILE_TYPES)
+        if len(files) > 1:
+            raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
+        if files:
+            splits[name] = load_table(files[0], text_column, label_column)
+    if "train" not in splits:
+        raise UserError(f"{folder} holds no train file (train.csv, .tsv, .jsonl or .parquet)")
+    return splits
+
+
+def load_hub_dataset(data, text_column, label_column):
+    """The labelled splits of a data set on the hub (or in the hub's local cache)."""
+    connect_to_hub(data)
+    import datasets
+
+    name, _, configuration = data.partition(":")
+    try:
+        found = datasets.load_dataset(name, configuration or None)
+    except Exception as error:  # the library raises some ten types here, from OSError to its own
+        raise hub_error("data set", data, error) from error
+
+    splits = {}
+    for split in ("train", "validation", "test"):
+        if split not in found:
+            continue
+        table = found[split]
+        wanted = {text_column: "--text-column", label_column: "--label-column"}
+        check_columns(table.column_names, wanted, f"the data set {data!r}")
+        labels = list(table[label_column])
+        names = getattr(table.features[label_column], "names", None)
+        if names:  # a ClassLabel: numbers that stand for names, with -1 for "not given"
+            labels = [None if label in (None, -1) else names[label] for label in labels]
+        # Some public test splits come without their answers; nothing can be measured on those.
+        if any(label is not None for label in labels):
+            splits[split] = (list(table[text_column]), labels)
+    if "train" not in splits:
+        raise UserError(f"the data set {data!r} has no labelled train split, only {list(found)}")
+    return splits
+
+
+def label_name(value):
+    """A label as it is shown: 'pos' becomes 'positive', 1.0 and '1.0' become '1', None stays None.
+
+    Raises UserError for a number with a fraction: a score is not a class.
+    """
+    if value is None or value == "":
+        return None
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return FULL_NAMES.get(text, text)
+    if number != number:  # nan, which tables use for a missing number
+        return None
+    if not number.is_integer():
+        raise UserError(
+            f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) or "
+            "names; turn scores into classes first"
+        )
+    return str(int(number))
+
+
+def find_label_names(labels):
+    """The classes of a data set, in their order: numbers by size, names by the alphabet.
+
+    labels: raw values. Returns a list of two or more names. Raises UserError for any other number.
+    """
+    counts = Counter(label_name(label) for label in labels)
+    counts.pop(None, None)
+    try:
+        names = sorted(counts, key=int)
+    except ValueError:
+        names = sorted(counts)
+    if len(names) < 2:
+        only = f"only {names[0]!r}" if names else "nothing"
+        raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
+    if len(names) > 100 and len(names) > sum(counts.values()) / 10:
+        raise UserError(
+            f"the label column holds {len(names):,} different values in {sum(counts.values()):,} rows: "
+            "is it the right one? Name another with --label-column"
+        )
+    return names
+
+
+def label_index(value, names):
+    """The class number of a raw label, or None where the row has no label.
+
+    A label is looked up by its name; a whole number that is no name is a position in `names`, so a
+    table of 0s and 1s can be scored with a model that knows "negative" and "positive".
+    """
+    name = label_name(value)
+    if name is None:
+        return None
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("data", help="a file, a folder, or the name of a data set on the hub")
+    parser.add_argument("--text-column", default="text", help="column of the texts")
+    parser.add_argument("--label-column", default="label", help="column of the labels")
+    args = parser.parse_args()
+    splits = load_source(args.data, args.text_column, args.label_column)
+    names = find_label_names(splits["train"][1])
+    print("classes:", ", ".join(names))
+    for split, (texts, labels) in splits.items():
+        counts = Counter(label_name(label) for label in labels)
+        shown = ", ".join(f"{count:,} {name or 'without label'}" for name, count in counts.items())
+        print(f"{split}: {len(texts):,} rows ({shown})")
+        for i in (0, len(texts) - 1):  # first and last: row order shows whether the labels are sorted
+            print(f"    row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}")
+
+
+if __name__ == "__main__":
+    run_command(main)

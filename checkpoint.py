@@ -12,6 +12,7 @@ A saved folder
     run.json                                   how it was made, and how to prepare texts for it
     README.md                                  the same for people: a model card
 """
+
 import json
 import os
 import platform
@@ -22,8 +23,8 @@ from pathlib import Path
 import torch
 
 from dataset import LINE_BREAK
+from errors import UserError, make_parser, run_command
 from model import max_positions
-from sources import UserError, make_parser, run_command
 
 
 # ------------------------------------------------------------------------------ what is known of a run
@@ -37,15 +38,20 @@ def describe_run(args, names, splits, notes, device, precision):
         | {name: version(name) for name in ("torch", "transformers", "datasets", "tokenizers")},
         "device": {
             "type": device.type,
-            "name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+            "name": torch.cuda.get_device_name(device)
+            if cuda
+            else platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "precision": precision,
         },
         "splits": {
-            role: {"reviews": len(split["labels"]),
-                   "classes": {name: split["labels"].count(c) for c, name in enumerate(names)}}
+            role: {
+                "reviews": len(split["labels"]),
+                "classes": {name: split["labels"].count(c) for c, name in enumerate(names)},
+            }
             for role, split in splits.items()
-        } | {"notes": notes},
+        }
+        | {"notes": notes},
         "history": [],
         "results": {},
     }
@@ -90,12 +96,19 @@ def with_cleaning(tokenizer, model_max_length):
     from transformers import PreTrainedTokenizerFast
 
     copy = PreTrainedTokenizerFast(
-        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
-        model_max_length=model_max_length, split_special_tokens=True,
-        model_input_names=["input_ids", "attention_mask"], **tokenizer.special_tokens_map,
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(
+            tokenizer.backend_tokenizer.to_str()
+        ),
+        model_max_length=model_max_length,
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+        **tokenizer.special_tokens_map,
     )
-    steps = [normalizers.Replace(Regex(LINE_BREAK), " "), normalizers.Replace(Regex(r"\s+"), " "),
-             normalizers.Strip()]
+    steps = [
+        normalizers.Replace(Regex(LINE_BREAK), " "),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ]
     own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
     copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
     return copy
@@ -103,7 +116,10 @@ def with_cleaning(tokenizer, model_max_length):
 
 def write_run(folder, run):
     """Write run.json and the model card, each under a temporary name that is then renamed."""
-    for name, text in (("README.md", model_card(run)), ("run.json", json.dumps(run, indent=2) + "\n")):
+    for name, text in (
+        ("README.md", model_card(run)),
+        ("run.json", json.dumps(run, indent=2) + "\n"),
+    ):
         temporary = Path(folder) / (name + ".new")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, Path(folder) / name)
@@ -112,24 +128,47 @@ def write_run(folder, run):
 def model_card(run):
     """The README.md of a saved model, from its run.json: what it is, how good, and how to use it."""
     arguments, results = run["arguments"], run["results"]
-    lines = ["---", "pipeline_tag: text-classification", "library_name: transformers",
-             f"base_model: {json.dumps(arguments['model'])}", "---", "",
-             f"# {arguments['model']}, fine-tuned on {arguments['data']}", "",
-             f"Tells {' / '.join(run['labels'])}. Trained on {run['splits']['train']['reviews']:,} texts."]
+    lines = [
+        "---",
+        "pipeline_tag: text-classification",
+        "library_name: transformers",
+        f"base_model: {json.dumps(arguments['model'])}",
+        "---",
+        "",
+        f"# {arguments['model']}, fine-tuned on {arguments['data']}",
+        "",
+        f"Tells {' / '.join(run['labels'])}. Trained on {run['splits']['train']['reviews']:,} texts.",
+    ]
     if arguments["demo"]:
-        lines += ["", "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**"]
+        lines += [
+            "",
+            "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**",
+        ]
     for role in ("validation", "test"):
         if role in results:
             low, high = results[role]["accuracy_interval"]
-            lines += ["", f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
-                      f"{high:.2%}, n = {results[role]['n']:,}), macro F1 {results[role]['macro_f1']:.2%}"]
-    lines += ["", f"Texts are cut to {arguments['max_length']} tokens ({arguments['truncation']}); the "
-              "validation split chose the epoch, the test split was read once. How it was made, to the "
-              "last argument, is in run.json.", "", "```python", "from transformers import pipeline", "",
-              "classify = pipeline('text-classification', model='this folder', truncation=True)",
-              "print(classify('I regret watching this film'))", "```", "",
-              "Longer texts are cut by `truncation=True` at the model's limit and from the end only; "
-              "`predict.py` cuts them as in training.", ""]
+            lines += [
+                "",
+                f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
+                f"{high:.2%}, n = {results[role]['n']:,}), macro F1 {results[role]['macro_f1']:.2%}",
+            ]
+    lines += [
+        "",
+        f"Texts are cut to {arguments['max_length']} tokens ({arguments['truncation']}); the "
+        "validation split chose the epoch, the test split was read once. How it was made, to the "
+        "last argument, is in run.json.",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        "classify = pipeline('text-classification', model='this folder', truncation=True)",
+        "print(classify('I regret watching this film'))",
+        "```",
+        "",
+        "Longer texts are cut by `truncation=True` at the model's limit and from the end only; "
+        "`predict.py` cuts them as in training.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -138,10 +177,14 @@ def read_run(folder):
     """run.json of a saved folder, as a dict. Raises UserError where the folder holds no model."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"--model {folder}: there is no such folder; python finetune.py --demo makes one")
+        raise UserError(
+            f"--model {folder}: there is no such folder; python finetune.py --demo makes one"
+        )
     for name in ("run.json", "config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise UserError(f"--model {folder}: no {name} in it, so it is not a model finetune.py saved")
+            raise UserError(
+                f"--model {folder}: no {name} in it, so it is not a model finetune.py saved"
+            )
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         run["arguments"]["max_length"], run["arguments"]["truncation"], run["labels"]
@@ -161,14 +204,21 @@ def load_model(folder, device=torch.device("cpu")):
 
     logging.disable_progress_bar()  # loading takes less than a second
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
             dtype=torch.float32,
         )
     except Exception as error:  # a damaged file: each library in the chain has errors of its own
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--model {folder}: cannot be loaded, a file is damaged ({reason})") from error
+        raise UserError(
+            f"--model {folder}: cannot be loaded, a file is damaged ({reason})"
+        ) from error
     return model.to(device).eval(), tokenizer, run
 
 
@@ -176,7 +226,11 @@ def main():
     parser = make_parser(__doc__)
     parser.add_argument("model", help="a folder that finetune.py saved")
     run = read_run(parser.parse_args().model)
-    print(json.dumps({key: run[key] for key in ("arguments", "versions", "splits", "results")}, indent=2))
+    print(
+        json.dumps(
+            {key: run[key] for key in ("arguments", "versions", "splits", "results")}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Chapter 1: from a review to a batch.
 
-Teaches   how text becomes the rectangles of integers that a model reads: cleaning, tokens, truncation,
-          padding, attention masks, batches; and how to split the data so that a good score is earned.
+Teaches   how text becomes the rectangles of integers that a model reads: cleaning, tokens,
+          truncation, padding, attention masks, batches; and how to split the data so that a good
+          score is earned.
 Order     first; next is model.py. (sources.py, which reads files and asks the hub, can wait.)
 Run       python dataset.py "It isn't good :(" "Loved it"
           python dataset.py --max-length 8 --truncation head "A film that takes its time, and mine"
 Expect    every step for your own sentences: text, tokens, ids, what truncation cuts, and the padded
           batch with its mask drawn as a grid.
 """
+
 import random
 import re
 from collections import Counter
@@ -15,8 +17,8 @@ from collections import Counter
 import torch
 from tqdm import tqdm
 
-from sources import (UserError, find_label_names, label_index, label_name, load_source, make_parser,
-                     run_command)
+from errors import UserError, make_parser, run_command
+from sources import find_label_names, label_index, load_source
 
 TRUNCATIONS = ("head", "tail", "head+tail")
 LINE_BREAK = r"<br ?/?>"  # as HTML writes it; checkpoint.py puts the same into the saved tokenizer
@@ -62,7 +64,9 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
     for role in ("train", "validation", "test"):
         labels = splits[role]["labels"]
         if subset is not None and subset > len(labels) and role == "train":
-            notes.append(f"--subset {subset:,} is more than the {len(labels):,} there are: using all")
+            notes.append(
+                f"--subset {subset:,} is more than the {len(labels):,} there are: using all"
+            )
         if subset is not None:
             splits[role] = take(splits[role], draw(labels, subset, seed, equal=role == "train"))
         absent = [names[c] for c in range(len(names)) if c not in splits[role]["labels"]]
@@ -91,11 +95,12 @@ def usable_rows(texts, labels, names, role, notes):
 def hold_out(splits, role, seed, notes, share=0.1):
     """Move `share` of the train rows to a new split: one contiguous run of rows from each label.
 
-    Why a run, and not the usual random rows? IMDB's rows stand in runs: up to 30 reviews of one film,
-    then the next film. Draw at random, and 97 % of the held-out reviews are about a film that is also
-    in train. A rule that never reads a word and only recognises the film then scores 85 %, and the
-    validation split praises the model for knowing films. A contiguous run holds whole films. Those at
-    its two ends could still be shared, so up to 30 rows on either side are left out altogether.
+    Why a run, and not the usual random rows? IMDB's rows stand in runs: up to 30 reviews of one
+    film, then the next film. Draw at random, and 97 % of the held-out reviews are about a film that
+    is also in train. A rule that never reads a word and only recognises the film then scores 85 %,
+    and the validation split praises the model for knowing films. A contiguous run holds whole
+    films. Those at its two ends could still be shared, so up to 30 rows on either side are left out
+    altogether.
 
         rows of one label   f1 f1 f1 f2 f2 f3 f3 f3 f4 f4 f4 f5 f5      (f = film)
         role                train ----- gap validation gap train --
@@ -114,7 +119,9 @@ def hold_out(splits, role, seed, notes, share=0.1):
         held += rows[start : start + size]
         kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
     skipped = len(train["labels"]) - len(kept) - len(held)
-    notes.append(f"{role}: held out {len(held):,} train rows as runs, {skipped:,} beside them unused")
+    notes.append(
+        f"{role}: held out {len(held):,} train rows as runs, {skipped:,} beside them unused"
+    )
     splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
 
 
@@ -125,7 +132,9 @@ def drop_copies(splits, notes):
         kept = [i for i, text in enumerate(splits[role]["texts"]) if text not in elsewhere]
         copies = len(splits[role]["texts"]) - len(kept)
         if copies:
-            notes.append(f"{role}: dropped {copies:,} exact copies of {' or '.join(others)} reviews")
+            notes.append(
+                f"{role}: dropped {copies:,} exact copies of {' or '.join(others)} reviews"
+            )
         splits[role] = take(splits[role], kept)
 
 
@@ -139,8 +148,8 @@ def draw(labels, count, seed, equal):
     random.Random(seed).shuffle(order)
     size, rank, keys = Counter(labels), Counter(), {}
     for i in order:
-        # Equal: every class deals its 1st row, then its 2nd, ... In shares: each class spreads its rows
-        # evenly over the interval 0 to 1, and the front of that interval is taken.
+        # Equal: every class deals its 1st row, then its 2nd, ... In shares: each class spreads its
+        # rows evenly over the interval 0 to 1, and the front of that interval is taken.
         keys[i] = rank[labels[i]] if equal else (rank[labels[i]] + 0.5) / size[labels[i]]
         rank[labels[i]] += 1
     return sorted(sorted(order, key=keys.get)[:count])
@@ -167,10 +176,10 @@ def special_ids(tokenizer):
 def truncate(ids, room, how):
     """Cut a list of token ids to at most `room`: keep the head, the tail, or some of both.
 
-    Models have a fixed number of positions (DistilBERT 512), and attention costs time and memory with
-    the square of the length. Reviewers tell the plot first and give their verdict last, so the tail
-    says more than the head; a quarter of head and three quarters of tail did best in Sun et al. 2019
-    ("How to Fine-Tune BERT for Text Classification?", 128 + 382 tokens of 510).
+    Models have a fixed number of positions (DistilBERT 512), and attention costs time and memory
+    with the square of the length. Reviewers tell the plot first and give their verdict last, so the
+    tail says more than the head; a quarter of head and three quarters of tail did best in Sun et
+    al. 2019 ("How to Fine-Tune BERT for Text Classification?", 128 + 382 tokens of 510).
     """
     head = {"head": room, "tail": 0, "head+tail": room // 4}[how]
     if len(ids) <= room:
@@ -190,7 +199,8 @@ def encode(texts, tokenizer, max_length, how, progress=False):
     input_ids, lengths = [], []
     chunks = range(0, len(texts), 1000)
     for start in tqdm(chunks, "tokenizing", unit="k reviews", disable=not progress, leave=False):
-        # verbose=False: the library would warn of texts over 512 tokens, which are cut two lines below.
+        # verbose=False: the library would warn of texts over 512 tokens, which are cut two lines
+        # below.
         encoded = tokenizer(texts[start : start + 1000], add_special_tokens=False, verbose=False)
         for ids in encoded["input_ids"]:
             lengths.append(len(ids) + len(before) + len(after))
@@ -222,7 +232,9 @@ def make_collate(pad_token_id):
                               1     1     1     1     1     1      0 = padding, look away
         """
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])  # [B]
-        longest = int(lengths.max())  # T: of this batch, not of the data set: fewer columns to compute
+        longest = int(
+            lengths.max()
+        )  # T: of this batch, not of the data set: fewer columns to compute
         input_ids = torch.full((len(examples), longest), pad_token_id)  # [B, T]
         for row, example in enumerate(examples):
             input_ids[row, : len(example["input_ids"])] = torch.tensor(example["input_ids"])
@@ -244,12 +256,12 @@ def make_batches(lengths, batch_size, seed, epoch):
     """Deal all reviews into batches of like length. Returns lists of row numbers, each row once.
 
     Padding is computed like text and then thrown away. Random batches of 32 at 512 tokens are 46 %
-    padding, because nearly every one holds a long review. So: shuffle, sort large pools of the shuffled
-    rows by length, cut the pools into batches, and shuffle the batches. Who meets whom still changes
-    every epoch, and so does the order of the lengths.
+    padding, because nearly every one holds a long review. So: shuffle, sort large pools of the
+    shuffled rows by length, cut the pools into batches, and shuffle the batches. Who meets whom
+    still changes every epoch, and so does the order of the lengths.
 
-    The order is a function of (seed, epoch) and nothing else: no hidden generator whose state depends
-    on what ran before, so any epoch can be run again, or resumed in its middle.
+    The order is a function of (seed, epoch) and nothing else: no hidden generator whose state
+    depends on what ran before, so any epoch can be run again, or resumed in its middle.
     """
     generator = random.Random(f"{seed} {epoch}")
     rows = list(range(len(lengths)))
@@ -309,9 +321,14 @@ def show_steps(texts, tokenizer, max_length, how):
 
     input_ids, _ = encode(texts, tokenizer, max_length, how)
     batch = make_collate(tokenizer.pad_token_id)(make_examples(input_ids, [0] * len(texts)))
-    print(f"\nbatch      input_ids {list(batch['input_ids'].shape)}: reviews x tokens, padded at the end")
+    print(
+        f"\nbatch      input_ids {list(batch['input_ids'].shape)}: reviews x tokens, padded at the end"
+    )
     for row in batch["input_ids"].tolist():
-        print("           " + "".join(f"{token:>12}" for token in tokenizer.convert_ids_to_tokens(row)))
+        print(
+            "           "
+            + "".join(f"{token:>12}" for token in tokenizer.convert_ids_to_tokens(row))
+        )
         print("           " + "".join(f"{i:>12}" for i in row))
     print(f"\nmask       attention_mask {list(batch['attention_mask'].shape)}: 1 read, 0 padding")
     for row in batch["attention_mask"].tolist():

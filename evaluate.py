@@ -6,10 +6,12 @@ Order     after finetune.py, which calls predict_logits() and score() after ever
 Run       python evaluate.py --model model                        the whole test split
           python evaluate.py --model model --split validation --subset 500
           python evaluate.py --model model --data reviews.csv --save predictions.csv
-Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes that
-          the model was most sure of.
+Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes
+          that the model was most sure of.
 """
+
 import csv
+import math
 import os
 from pathlib import Path
 from statistics import NormalDist
@@ -20,8 +22,9 @@ from tqdm import tqdm
 
 from checkpoint import load_model
 from dataset import draw, encode, load_splits, make_collate, make_examples, take, usable_rows
-from model import autocast, choose_device, choose_precision, out_of_memory
-from sources import UserError, load_table, make_parser, run_command
+from errors import UserError, make_parser, out_of_memory, run_command
+from model import autocast, choose_device, choose_precision
+from sources import load_table
 
 
 # ------------------------------------------------------------------------------ 1. ask the model
@@ -33,15 +36,20 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     """
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
     logits = torch.empty(len(examples), model.config.num_labels)  # [N, C]
-    # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back and
-    # the next epoch trains without dropout. So remember the mode that was found, and restore it.
+    # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
+    # and the next epoch trains without dropout. So remember the mode that was found, and restore
+    # it.
     was_training = model.training
     model.eval()
     try:
         # inference_mode: no graph for a backward pass is kept, which saves memory and time.
-        with torch.inference_mode(), autocast(device, precision), tqdm(
-            total=len(examples), desc=title, unit=" reviews", disable=title is None, leave=False
-        ) as bar:
+        with (
+            torch.inference_mode(),
+            autocast(device, precision),
+            tqdm(
+                total=len(examples), desc=title, unit=" reviews", disable=title is None, leave=False
+            ) as bar,
+        ):
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 batch = collate([examples[i] for i in rows])
@@ -73,10 +81,10 @@ def wilson_interval(correct, n, confidence=0.95):
 def score(logits, labels, names):
     """Every figure of a split, from all of it at once. logits [N, C], labels: N class numbers.
 
-    Nothing here is a mean of batch means: with 25 reviews in batches of 10, 10 and 5 that would count
-    each of the last five twice. Returns a dict of plain numbers, ready for run.json. Precision, recall
-    and F1 are 0 where they would be 0 / 0, and macro F1 is the plain mean over all classes, as in
-    scikit-learn with labels=all classes and zero_division=0.
+    Nothing here is a mean of batch means: with 25 reviews in batches of 10, 10 and 5 that would
+    count each of the last five twice. Returns a dict of plain numbers, ready for run.json.
+    Precision, recall and F1 are 0 where they would be 0 / 0, and macro F1 is the plain mean over
+    all classes, as in scikit-learn with labels=all classes and zero_division=0.
     """
     labels = torch.as_tensor(labels)  # [N]
     n, classes = logits.shape
@@ -111,12 +119,18 @@ def warnings_for(figures):
     found = []
     present = [name for name, one in figures["per_class"].items() if one["n"]]
     if len(present) == 1:
-        found.append(f"every review is {present[0]!r}: an accuracy on one class says nothing about the other")
+        found.append(
+            f"every review is {present[0]!r}: an accuracy on one class says nothing about the other"
+        )
     a = figures["accuracy"]
     for name, one in figures["per_class"].items():
-        # With two classes this equality holds only if no review of the other class was ever recognised.
-        if len(figures["per_class"]) == 2 and a < 1 and 0 < one["f1"] == 2 * a / (1 + a):
-            found.append(f"F1 of {name!r} is 2a/(1+a) for accuracy a: every right answer is {name!r}")
+        # With two classes this equality holds only if no review of the other class was ever
+        # recognised.
+        same = math.isclose(one["f1"], 2 * a / (1 + a))
+        if len(figures["per_class"]) == 2 and 0 < a < 1 and same:
+            found.append(
+                f"F1 of {name!r} is 2a/(1+a) for accuracy a: every right answer is {name!r}"
+            )
     return found
 
 
@@ -126,17 +140,25 @@ def print_scores(figures, title):
     low, high = figures["accuracy_interval"]
     print(f"\n{title}: {figures['n']:,} reviews")
     print(f"accuracy  {figures['accuracy']:.2%}   95 % interval {low:.2%} to {high:.2%}")
-    print(f"loss      {figures['loss']:.4f}   (a coin that says 1/{len(figures['per_class'])} for each "
-          f"class: {torch.tensor(len(figures['per_class'])).log().item():.4f})")
+    print(
+        f"loss      {figures['loss']:.4f}   (a coin that says 1/{len(figures['per_class'])} for each "
+        f"class: {torch.tensor(len(figures['per_class'])).log().item():.4f})"
+    )
     print(f"macro F1  {figures['macro_f1']:.2%}\n")
     wide = max(len(name) for name in figures["per_class"]) + 2
     print(f"{'class':{wide}} {'precision':>9} {'recall':>9} {'F1':>9} {'reviews':>9}")
     for name, one in figures["per_class"].items():
-        print(f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} {one['n']:>9,}")
+        print(
+            f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} {one['n']:>9,}"
+        )
     print(f"\n{'is / called':{wide}} " + " ".join(f"{name:>9}" for name in figures["per_class"]))
     for name, row in zip(figures["per_class"], figures["confusion"]):
-        print(f"{name:{wide}} " + " ".join(f"{count:>{max(9, len(other))},}" for count, other
-                                            in zip(row, figures["per_class"])))
+        print(
+            f"{name:{wide}} "
+            + " ".join(
+                f"{count:>{max(9, len(other))},}" for count, other in zip(row, figures["per_class"])
+            )
+        )
     for warning in warnings_for(figures):
         print(f"\nwarning: {warning}")
 
@@ -146,7 +168,10 @@ def print_by_length(logits, labels, lengths, max_length):
     right = logits.argmax(dim=-1) == torch.as_tensor(labels)  # [N]
     cut = torch.tensor(lengths) > max_length  # [N]
     print()
-    for title, rows in ((f"whole, up to {max_length} tokens", ~cut), ("cut, longer than that", cut)):
+    for title, rows in (
+        (f"whole, up to {max_length} tokens", ~cut),
+        ("cut, longer than that", cut),
+    ):
         n, correct = int(rows.sum()), int((right & rows).sum())
         if n:
             low, high = wilson_interval(correct, n)
@@ -175,14 +200,18 @@ def save_predictions(path, rows):
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(
+            missing_ok=True
+        )  # only there if something went wrong, Ctrl-C included
 
 
 # ------------------------------------------------------------------------------ 4. a saved model
 def load_split(run, split, data=None, text_column=None, label_column=None, subset=None):
     """The reviews to evaluate on. Returns (split, notes). data: None for what the model trained on.
 
-    A file the model was not trained on is taken whole. Everything else is divided as in training, by
-    the seed in run.json, so that "validation" means the rows that were held out then.
+    A file the model was not trained on is taken whole. Everything else is divided as in training,
+    by the seed in run.json, so that "validation" means the rows that were held out then.
     """
     arguments, names = run["arguments"], run["labels"]
     data = data or arguments["data"]
@@ -198,52 +227,75 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
     if subset is not None:
         if subset < 1:
             raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
-        chosen = take(chosen, draw(chosen["labels"], subset, arguments["seed"], equal=split == "train"))
+        chosen = take(
+            chosen, draw(chosen["labels"], subset, arguments["seed"], equal=split == "train")
+        )
     return chosen, notes
 
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--model", default="model", help="a folder that finetune.py saved (default: model)")
+    parser.add_argument(
+        "--model", default="model", help="a folder that finetune.py saved (default: model)"
+    )
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--subset", type=int, help="reviews to draw (default: the whole split)")
-    parser.add_argument("--data", help="another file, folder or hub data set (default: the model's own)")
+    parser.add_argument(
+        "--data", help="another file, folder or hub data set (default: the model's own)"
+    )
     parser.add_argument("--text-column", help="column of the texts (default: as in training)")
     parser.add_argument("--label-column", help="column of the labels (default: as in training)")
-    parser.add_argument("--save", metavar="FILE.csv", help="write text, label, predicted, score per review")
+    parser.add_argument(
+        "--save", metavar="FILE.csv", help="write text, label, predicted, score per review"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="reviews at once (default: 64)")
     parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "auto"), default="auto",
-                        help="number format (default: auto, 16 bits where the hardware has them)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "auto"),
+        default="auto",
+        help="number format (default: auto, 16 bits where the hardware has them)",
+    )
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     device, _ = choose_device(args.device)
     precision, _ = choose_precision(args.precision, device)
     model, tokenizer, run = load_model(args.model, device)
-    chosen, notes = load_split(run, args.split, args.data, args.text_column, args.label_column, args.subset)
+    chosen, notes = load_split(
+        run, args.split, args.data, args.text_column, args.label_column, args.subset
+    )
     for note in notes:
         print(note)
 
     texts, labels = chosen["texts"], chosen["labels"]
     max_length = run["arguments"]["max_length"]
-    input_ids, lengths = encode(texts, tokenizer, max_length, run["arguments"]["truncation"], progress=True)
+    input_ids, lengths = encode(
+        texts, tokenizer, max_length, run["arguments"]["truncation"], progress=True
+    )
     examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
     with out_of_memory(f"halve --batch-size to {max(1, args.batch_size // 2)}"):
-        logits = predict_logits(model, examples, collate, device, precision, args.batch_size, "evaluating")
+        logits = predict_logits(
+            model, examples, collate, device, precision, args.batch_size, "evaluating"
+        )
     print_scores(score(logits, labels, run["labels"]), args.data or args.split)
     print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
     if args.save:
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)
         names = run["labels"]
-        save_predictions(args.save, [
-            (text, names[label], names[p], f"{s:.6f}")
-            for text, label, p, s in zip(texts, labels, predicted.tolist(), scores.tolist())
-        ])
+        save_predictions(
+            args.save,
+            [
+                (text, names[label], names[p], f"{s:.6f}")
+                for text, label, p, s in zip(texts, labels, predicted.tolist(), scores.tolist())
+            ],
+        )
         print(f"\n{len(texts):,} predictions in {args.save}")
     if run["arguments"]["demo"]:
-        print("\nA rehearsal: a tiny model and made-up reviews. These figures say nothing about real ones.")
+        print(
+            "\nA rehearsal: a tiny model and made-up reviews. These figures say nothing about real ones."
+        )
 
 
 if __name__ == "__main__":

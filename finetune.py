@@ -6,9 +6,11 @@ Order     after dataset.py and model.py; next is evaluate.py. Read train() first
 Run       python finetune.py --epochs 3 --subset 2000        real reviews, downloaded once
           python finetune.py --demo                          a rehearsal, nothing to download
           python finetune.py --data reviews.csv --out mine   your own texts and labels
-Expect    a banner of what follows from your arguments, a progress bar for each epoch, validation after
-          each, one reading of the test split, and a folder that predict.py and evaluate.py understand.
+Expect    a banner of what follows from your arguments, a progress bar for each epoch, validation
+          after each, one reading of the test split, and a folder that predict.py and evaluate.py
+          understand.
 """
+
 import math
 import shlex
 import sys
@@ -21,25 +23,34 @@ from tqdm import tqdm
 import demo
 from checkpoint import describe_run, load_model, prepare_folder, save_model, write_run
 from dataset import encode, load_splits, make_batches, make_collate, make_examples
+from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
-from model import (autocast, choose_device, choose_precision, load_pretrained, load_tokenizer,
-                   max_positions, out_of_memory, set_trainable)
+from model import (
+    autocast,
+    choose_device,
+    choose_precision,
+    load_pretrained,
+    load_tokenizer,
+    max_positions,
+    set_trainable,
+)
 from plan import parse_arguments, print_plan
-from sources import UserError, connect_to_hub, run_command
+from sources import connect_to_hub
 
 
 # ------------------------------------------------------------------------------ the loop
 def train(model, examples, collate, args, device, precision):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
-    A generator: after each epoch it yields a record of the epoch, and whoever called it can validate,
-    save, or break off. A micro-batch is what fits into memory at once; a window is the `accumulate`
-    micro-batches whose gradients are added up before the optimizer takes one step.
+    A generator: after each epoch it yields a record of the epoch, and whoever called it can
+    validate, save, or break off. A micro-batch is what fits into memory at once; a window is the
+    `accumulate` micro-batches whose gradients are added up before the optimizer takes one step.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.lr)
-    # fp16 gradients can be too small to represent; the scaler multiplies the loss, and so all gradients,
-    # by a large number that is divided out again before the step. For other precisions it does nothing.
+    # fp16 gradients can be too small to represent; the scaler multiplies the loss, and so all
+    # gradients, by a large number that is divided out again before the step. For other precisions
+    # it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     total_steps = args.epochs * count_steps(len(examples), args.batch_size, args.accumulate)
     warmup_steps = int(args.warmup * total_steps)
@@ -48,14 +59,18 @@ def train(model, examples, collate, args, device, precision):
     model.train()
 
     for epoch in range(args.epochs):
-        # 1. What may move: at first perhaps only the head, so that its random start does not shake the
-        #    pretrained layers below it.
+        # 1. What may move: at first perhaps only the head, so that its random start does not shake
+        #    the pretrained layers below it.
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
         epoch_loss, started = 0.0, time.perf_counter()
 
-        with tqdm(total=len(examples), desc=f"epoch {epoch + 1}/{args.epochs}", unit=" reviews",
-                  mininterval=0.5) as bar:
+        with tqdm(
+            total=len(examples),
+            desc=f"epoch {epoch + 1}/{args.epochs}",
+            unit=" reviews",
+            mininterval=0.5,
+        ) as bar:
             # 2. A window: up to `accumulate` micro-batches. The last of an epoch may be shorter.
             for start in range(0, len(batches), args.accumulate):
                 window = batches[start : start + args.accumulate]
@@ -70,13 +85,17 @@ def train(model, examples, collate, args, device, precision):
 
                     # 3. Forward. The mask goes along, or the model reads the padding.
                     with autocast(device, precision):
-                        logits = model(input_ids=input_ids, attention_mask=attention_mask).logits  # [B, C]
+                        logits = model(
+                            input_ids=input_ids, attention_mask=attention_mask
+                        ).logits  # [B, C]
 
-                    # 4. The sum of the losses, divided by the reviews in the WINDOW. Then the gradients
-                    #    of its micro-batches add up to that of one large batch, exactly. Dividing each
-                    #    micro-batch's mean by `accumulate` would weigh short ones too much, and be
-                    #    wrong altogether in a window that is short itself.
-                    loss = functional.cross_entropy(logits.float(), labels, reduction="sum") / reviews
+                    # 4. The sum of the losses, divided by the reviews in the WINDOW. Then the
+                    #    gradients of its micro-batches add up to that of one large batch, exactly.
+                    #    Dividing each micro-batch's mean by `accumulate` would weigh short ones too
+                    #    much, and be wrong altogether in a window that is short itself.
+                    if precision != "fp32":
+                        logits = logits.float()  # 16-bit logits: a sum of losses needs more digits
+                    loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews
 
                     # 5. Backward adds to .grad; the graph of this micro-batch is freed.
                     scaler.scale(loss).backward()
@@ -99,33 +118,43 @@ def train(model, examples, collate, args, device, precision):
                 optimizer.zero_grad(set_to_none=True)
                 epoch_loss += window_loss.item() * reviews
                 bar.update(reviews)
-                bar.set_postfix(loss=f"{window_loss.item():.3f}")
+                bar.set_postfix(loss=f"{window_loss.item():.3f}", refresh=False)
 
-        # 9. Over to main(), which looks at reviews that are not trained on and decides what to keep.
+        # 9. Over to main(), which looks at reviews that are not trained on and decides what to
+        #    keep.
         seconds = time.perf_counter() - started
-        yield {"epoch": epoch + 1, "optimizer_steps": step, "train_loss": epoch_loss / len(examples),
-               "seconds": seconds, "reviews_per_second": len(examples) / seconds}
+        yield {
+            "epoch": epoch + 1,
+            "optimizer_steps": step,
+            "train_loss": epoch_loss / len(examples),
+            "seconds": seconds,
+            "reviews_per_second": len(examples) / seconds,
+        }
 
 
 # ------------------------------------------------------------------------------ its parts
 def decay_groups(model, weight_decay):
     """AdamW's two parameter groups: decay for matrices, none for vectors.
 
-    Weight decay pulls weights toward 0, which keeps the matrices of a model from growing. Biases and
-    layer-norm scales are vectors: pulled toward 0 they would switch their layer off. Sorting by rank
-    needs no names: the usual list of names ("LayerNorm.weight") misses 12 of DistilBERT's 13 norms.
-    AdamW: Loshchilov & Hutter 2019.
+    Weight decay pulls weights toward 0, which keeps the matrices of a model from growing. Biases
+    and layer-norm scales are vectors: pulled toward 0 they would switch their layer off. Sorting by
+    rank needs no names: the usual list of names ("LayerNorm.weight") misses 12 of DistilBERT's 13
+    norms. AdamW: Loshchilov & Hutter 2019.
     """
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     # Every parameter in exactly one group: one that is forgotten would never be trained.
     ids = [id(p) for p in decayed + plain]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in model.parameters()}
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
 
 
 def rate_factor(step, warmup_steps, total_steps):
-    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...): up, then down to 0.
+    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...): up, then down
+    to 0.
 
     Warm-up: Adam's running means know nothing at first, and full steps then would spoil pretrained
     weights. Decay: ever smaller steps settle at the end. The same numbers as transformers'
@@ -157,7 +186,9 @@ def is_better(new, best, select):
     """Whether validation figures `new` beat `best` (None at first). Of equals the earlier stays."""
     if best is None:
         return True
-    if select == "loss":  # counts how sure the wrong answers were, so it can rise while accuracy rises
+    if (
+        select == "loss"
+    ):  # counts how sure the wrong answers were, so it can rise while accuracy rises
         return new["loss"] < best["loss"]
     key = {"accuracy": "accuracy", "f1": "macro_f1"}[select]
     return new[key] > best[key]
@@ -181,7 +212,9 @@ def main():
     )
     model, load_note = load_pretrained(args.model, names, args.seed)
     if args.max_length > max_positions(model):
-        raise UserError(f"--max-length {args.max_length}: this model has {max_positions(model)} positions")
+        raise UserError(
+            f"--max-length {args.max_length}: this model has {max_positions(model)} positions"
+        )
     print(load_note)
     examples, full_lengths = {}, {}
     for role, split in splits.items():
@@ -194,17 +227,26 @@ def main():
     # 2. What will happen, before it does.
     model.to(device)
     run = describe_run(args, names, splits, notes, device, precision)
-    print_plan(args, run, model, device_reason, precision_reason, full_lengths["train"],
-               decay_groups(model, args.weight_decay),
-               count_steps(len(examples["train"]), args.batch_size, args.accumulate))
+    print_plan(
+        args,
+        run,
+        model,
+        device_reason,
+        precision_reason,
+        full_lengths["train"],
+        decay_groups(model, args.weight_decay),
+        count_steps(len(examples["train"]), args.batch_size, args.accumulate),
+    )
 
     # 3. Train; validate each epoch; keep the best on disk.
     def ask(model, role, count=None, **options):
         return predict_logits(model, examples[role][:count], collate, device, **options)
 
     best, since_best = None, 0
-    advice = (f"--batch-size {max(1, args.batch_size // 2)} with --accumulate {2 * args.accumulate} needs half "
-              "the memory for the same gradient; a smaller --max-length helps too")
+    advice = (
+        f"--batch-size {max(1, args.batch_size // 2)} with --accumulate {2 * args.accumulate} needs half "
+        "the memory for the same gradient; a smaller --max-length helps too"
+    )
     try:
         with out_of_memory(advice):
             for record in train(model, examples["train"], collate, args, device, precision):
@@ -213,9 +255,11 @@ def main():
                 record["validation"] = figures
                 run["history"].append(record)
                 better = is_better(figures, best, args.select)
-                print(f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   validation loss "
-                      f"{figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, macro F1 "
-                      f"{figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}")
+                print(
+                    f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   validation loss "
+                    f"{figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, macro F1 "
+                    f"{figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
+                )
                 since_best = 0 if better else since_best + 1
                 if better:
                     best, expected = figures, ask(model, "validation", 8)
@@ -229,24 +273,33 @@ def main():
 
     # 4. Reload what was saved, and make sure it is the same model before anyone relies on it.
     model, tokenizer, _ = load_model(args.out, device)
-    again, _ = encode(splits["validation"]["texts"][:8], tokenizer, args.max_length, args.truncation)
+    again, _ = encode(
+        splits["validation"]["texts"][:8], tokenizer, args.max_length, args.truncation
+    )
     difference = (ask(model, "validation", 8) - expected).abs().max().item()
     if again != [one["input_ids"] for one in examples["validation"][:8]] or difference > (
-            0 if device.type == "cpu" else 1e-4):
-        raise RuntimeError(f"{args.out} does not give back the model that was saved ({difference=})")
+        0 if device.type == "cpu" else 1e-4
+    ):
+        raise RuntimeError(
+            f"{args.out} does not give back the model that was saved ({difference=})"
+        )
     print(f"reloaded {args.out}: same tokens, same logits (largest difference {difference:.1g})")
 
     # 5. The test split, for the first and only time.
     logits = ask(model, "test", precision=precision, title="testing")
     run["results"]["test"] = score(logits, splits["test"]["labels"], names)
     run["results"]["reviews_per_second"] = (
-        len(examples["train"]) * len(run["history"]) / sum(record["seconds"] for record in run["history"])
+        len(examples["train"])
+        * len(run["history"])
+        / sum(record["seconds"] for record in run["history"])
     )
     write_run(args.out, run)
     print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")
     folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
-    print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}\n"
-          f'  python predict.py{folder} "I regret watching this film"')
+    print(
+        f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}\n"
+        f'  python predict.py{folder} "I regret watching this film"'
+    )
     if args.demo:
         print(demo.NOTICE)
 
@@ -254,15 +307,24 @@ def main():
 def say_how_to_go_on(args, model, tokenizer, run):
     """After Ctrl-C: save the weights as they are, and print the command that trains them further."""
     stopped = f"{args.out}-stopped"
-    print(f"\nstopped with Ctrl-C; saving the weights as they are now in {stopped} ...", file=sys.stderr)
+    print(
+        f"\nstopped with Ctrl-C; saving the weights as they are now in {stopped} ...",
+        file=sys.stderr,
+    )
     prepare_folder(stopped)
     save_model(stopped, model, tokenizer, run)
     left = args.epochs - len(run["history"])
     # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
     command = ["python", *sys.argv, "--model", stopped, "--epochs", str(left), "--warmup", "0"]
-    kept = f"; {args.out} holds the best of {len(run['history'])} whole epochs" if run["history"] else ""
-    print(f"to train on from these weights, with a new optimizer{kept}:\n  {shlex.join(command)}",
-          file=sys.stderr)
+    kept = (
+        f"; {args.out} holds the best of {len(run['history'])} whole epochs"
+        if run["history"]
+        else ""
+    )
+    print(
+        f"to train on from these weights, with a new optimizer{kept}:\n  {shlex.join(command)}",
+        file=sys.stderr,
+    )
     return 130
 
 

@@ -7,13 +7,14 @@ Run       python model.py "I regret watching this film"
 Expect    your sentence on its way through the model: each stage with the shape that comes out of it
           and the number of its parameters. The last line is a guess: the head is untrained.
 """
+
 import os
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from sources import UserError, connect_to_hub, hub_error, make_parser, run_command
+from errors import UserError, make_parser, run_command
+from sources import connect_to_hub, hub_error
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when a process is forked
 
@@ -55,8 +56,9 @@ def choose_precision(wanted, device):
     fp32 is the reference: 32 bits a number. Both 16-bit formats halve the memory traffic and, on
     hardware that multiplies them natively, more than double the speed.
         bf16  keeps fp32's range and drops digits: nothing over- or underflows, so no further care.
-        fp16  keeps more digits but ends at 65,504, and small gradients round to 0: the loss has to be
-              scaled up before backward and the gradients down after it (finetune.py's GradScaler).
+        fp16  keeps more digits but ends at 65,504, and small gradients round to 0: the loss has to
+              be scaled up before backward and the gradients down after it (finetune.py's
+              GradScaler).
     Where bf16 is emulated it is slower than fp32, so the hardware is asked.
     """
     if wanted != "auto":
@@ -85,37 +87,32 @@ def autocast(device, precision):
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-@contextmanager
-def out_of_memory(advice):
-    """Inside this `with`, running out of memory becomes a UserError that ends in `advice`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        words = ("out of memory", "can't allocate memory")  # the GPUs' and the CPU allocator's
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
-            raise
-        raise UserError(f"out of memory: {advice}") from error
-
-
 # ------------------------------------------------------------------------------ 3. load
 def load_tokenizer(name):
     """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
 
     split_special_tokens: a review that contains "[SEP]" as text gets no say over where texts end.
-    model_input_names: no token_type_ids, which tell two texts apart; we have one, and DistilBERT none.
+    model_input_names: no token_type_ids, which tell two texts apart; we have one, and DistilBERT
+    none.
     """
     connect_to_hub(name)
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, split_special_tokens=True, trust_remote_code=False,
+            name,
+            split_special_tokens=True,
+            trust_remote_code=False,
             model_input_names=["input_ids", "attention_mask"],
         )
-    except Exception as error:  # OSError, ValueError, KeyError, ...: the library names no common type
+    except (
+        Exception
+    ) as error:  # OSError, ValueError, KeyError, ...: the library names no common type
         raise hub_error("model", name, error) from error
     if tokenizer.pad_token_id is None:
-        raise UserError(f"the tokenizer of {name!r} has no padding token: choose an encoder like BERT")
+        raise UserError(
+            f"the tokenizer of {name!r} has no padding token: choose an encoder like BERT"
+        )
     return tokenizer
 
 
@@ -123,10 +120,11 @@ def load_pretrained(name, label_names, seed):
     """Load an encoder and put a new head on it. Returns (model, note about what was loaded).
 
     name: a hub name or a local folder of any model with a ...ForSequenceClassification class.
-    label_names: one name per class; they go into the config, so that every tool shows "positive" and
+    label_names: one name per class; they go into the config, so that every tool shows "positive"
+    and
         not "LABEL_1".
-    The head is drawn at random, so the seed is set right before. Only a checkpoint that already judges
-    the same classes keeps its head: training then goes on where it ended.
+    The head is drawn at random, so the seed is set right before. Only a checkpoint that already
+    judges the same classes keeps its head: training then goes on where it ended.
     """
     connect_to_hub(name)
     from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -136,7 +134,9 @@ def load_pretrained(name, label_names, seed):
     try:
         old_names = AutoConfig.from_pretrained(name, trust_remote_code=False).id2label
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, id2label=id2label, label2id={label: i for i, label in id2label.items()},
+            name,
+            id2label=id2label,
+            label2id={label: i for i, label in id2label.items()},
             num_labels=len(label_names),
             dtype=torch.float32,  # else the checkpoint's own, and Adam's small updates vanish in 16 bits
             use_safetensors=True,  # the other format is a pickle, which can run code when it is opened
@@ -186,12 +186,13 @@ def max_positions(model):
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 
-    The layers are the encoder's one ModuleList of that length; the head is all that stands outside the
-    encoder, and BERT's pooler, which sits on top of it and is often new too.
+    The layers are the encoder's one ModuleList of that length; the head is all that stands outside
+    the encoder, and BERT's pooler, which sits on top of it and is often new too.
     """
     depth = model.config.num_hidden_layers
     stacks = [
-        name for name, module in model.named_modules()
+        name
+        for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
     layers = stacks[0] + "." if stacks else "no such layers"
@@ -216,7 +217,9 @@ def set_trainable(model, train_layers=None):
     """
     depth = model.config.num_hidden_layers
     if train_layers is not None and not 0 <= train_layers <= depth:
-        raise UserError(f"--train-layers {train_layers}: has to be 0 to {depth}, the model's layers")
+        raise UserError(
+            f"--train-layers {train_layers}: has to be 0 to {depth}, the model's layers"
+        )
     on = {"head"} | {f"layer {n}" for n in range(depth - (train_layers or 0) + 1, depth + 1)}
     parameters, counts = dict(model.named_parameters()), {}
     for name, part in parameter_parts(model):
@@ -264,7 +267,9 @@ def walk(model, tokenizer, text):
     for label, shape, size in seen:
         print(f"{label:34} {str(shape):>16} {size:>12,}")
     probabilities = logits[0].softmax(dim=-1)  # [classes]: positive, and their sum is 1
-    print(f"{'logits':34} {str(list(logits.shape)):>16}   {[round(x, 3) for x in logits[0].tolist()]}")
+    print(
+        f"{'logits':34} {str(list(logits.shape)):>16}   {[round(x, 3) for x in logits[0].tolist()]}"
+    )
     for i, probability in enumerate(probabilities.tolist()):
         print(f"{'probability of ' + model.config.id2label[i]:34} {probability:>16.3f}")
 
@@ -272,7 +277,9 @@ def walk(model, tokenizer, text):
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("text", help="a sentence of your own")
-    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or local folder")
+    parser.add_argument(
+        "--model", default="distilbert-base-uncased", help="hub name or local folder"
+    )
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")

@@ -8,6 +8,7 @@ Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py                          a prompt
 Expect    label, probability and text; with --json one object a line, for programs.
 """
+
 import json
 import sys
 from itertools import islice
@@ -17,9 +18,10 @@ from tqdm import tqdm
 
 from checkpoint import load_model, read_run
 from dataset import clean, encode, make_collate, make_examples
+from errors import UserError, make_parser, out_of_memory, run_command
 from evaluate import predict_logits, save_predictions
-from model import choose_device, choose_precision, out_of_memory
-from sources import UserError, check_columns, label_index, make_parser, read_rows, run_command
+from model import choose_device, choose_precision
+from sources import check_columns, label_index, read_rows
 
 
 def make_classifier(folder, device, precision="fp32", batch_size=64):
@@ -37,9 +39,11 @@ def make_classifier(folder, device, precision="fp32", batch_size=64):
         input_ids, _ = encode(texts, tokenizer, arguments["max_length"], arguments["truncation"])
         examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
         with out_of_memory(f"use --batch-size {max(1, batch_size // 2)}"):
-            logits = predict_logits(model, examples, collate, device, precision, batch_size)  # [N, C]
-        # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells how
-        # sure the model is, which is not yet how often it is right.
+            logits = predict_logits(
+                model, examples, collate, device, precision, batch_size
+            )  # [N, C]
+        # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
+        # how sure the model is, which is not yet how often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
         return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
 
@@ -118,17 +122,29 @@ def typed_lines():
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("texts", nargs="*", help="reviews of your own, each in quotes")
-    parser.add_argument("--model", default="model", help="a folder that finetune.py saved (default: model)")
-    parser.add_argument("--file", help="a .csv, .tsv, .jsonl or .parquet file with a column of texts")
-    parser.add_argument("--out", help="with --file: where to write text,label,predicted,score as CSV")
+    parser.add_argument(
+        "--model", default="model", help="a folder that finetune.py saved (default: model)"
+    )
+    parser.add_argument(
+        "--file", help="a .csv, .tsv, .jsonl or .parquet file with a column of texts"
+    )
+    parser.add_argument(
+        "--out", help="with --file: where to write text,label,predicted,score as CSV"
+    )
     parser.add_argument("--text-column", help="column of the texts (default: as in training)")
-    parser.add_argument("--label-column", help="column of the labels, if any (default: as in training)")
+    parser.add_argument(
+        "--label-column", help="column of the labels, if any (default: as in training)"
+    )
     parser.add_argument("--json", action="store_true", help="one object a line: text, label, score")
     parser.add_argument("--batch-size", type=int, default=64, help="texts at once (default: 64)")
     parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "auto"), default="fp32",
-                        help="number format (default: fp32, whose probabilities other tools repeat; "
-                        "bf16 is faster where the hardware has it)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "auto"),
+        default="fp32",
+        help="number format (default: fp32, whose probabilities other tools repeat; "
+        "bf16 is faster where the hardware has it)",
+    )
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
@@ -148,8 +164,13 @@ def main():
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
 
     if args.file:
-        answers = predict_file(args.file, args.text_column or arguments["text_column"],
-                               args.label_column or arguments["label_column"], run["labels"], classify)
+        answers = predict_file(
+            args.file,
+            args.text_column or arguments["text_column"],
+            args.label_column or arguments["label_column"],
+            run["labels"],
+            classify,
+        )
         if args.out:
             save_predictions(args.out, answers)
             print(f"predictions are in {args.out}")
@@ -160,8 +181,11 @@ def main():
         for text, (label, score) in zip(args.texts, classify(args.texts)):
             show(text, label, score, args.json)
         return
+    text = None
     for text in typed_lines():
         show(text, *classify([text])[0], args.json)
+    if text is None and not sys.stdin.isatty():
+        raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')
 
 
 if __name__ == "__main__":

@@ -1,67 +1,31 @@
 """Appendix A: where the texts come from, and what can go wrong on the way.
 
-Teaches   nothing about neural networks, and everything that happens before: finding the hub or doing
-          without it, reading a file of one's own, naming its labels, and saying in one line what is
-          wrong with it.
+Teaches   nothing about neural networks, and everything that happens before: finding the hub or
+          doing without it, reading a file of one's own, naming its labels, and saying in one line
+          what is wrong with it.
 Order     after the five chapters (dataset, model, finetune, evaluate, predict), or when a file of
           yours is refused.
 Run       python sources.py reviews.csv         what a file, folder or hub data set holds
           python sources.py stanfordnlp/imdb
 Expect    a line for each split with its number of rows, the label names, and two sample rows.
 """
-import argparse
+
 import csv
 import functools
 import json
 import os
-import sys
 import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
+from errors import UserError, make_parser, run_command
+
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 # Names that data sets abbreviate, written out, because they are shown in every output.
 FULL_NAMES = {"neg": "negative", "pos": "positive"}
-
-
-# ------------------------------------------------------------------------------ one clear line
-class UserError(Exception):
-    """Something the user can mend: its message says what is wrong, where, and what to do."""
-
-
-def run_command(main):
-    """Run a file's `main()` and turn what stops it into an exit code and one line.
-
-    Exit codes: 0 done; 2 the user can mend it (also argparse's code); 130 stopped with Ctrl-C.
-    """
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped with Ctrl-C", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `python predict.py ... | head` closed our output: not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-
-
-def make_parser(chapter):
-    """An argument parser whose --help opens with the file's own docstring (`chapter`)."""
-    parser = argparse.ArgumentParser(
-        description=chapter, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-    # argparse prints its whole usage before an error; one line is easier to find.
-    def refuse(message):
-        raise UserError(f"{message} (all options: python {parser.prog} --help)")
-
-    parser.error = refuse
-    return parser
 
 
 # ------------------------------------------------------------------------------ the hub, or not
@@ -92,7 +56,8 @@ def hub_answers(patience=4):
         except (OSError, ValueError):
             pass
 
-    # A thread, because looking up a name has no time limit of its own and can hang for half a minute.
+    # A thread, because looking up a name has no time limit of its own and can hang for half a
+    # minute.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(patience)
@@ -105,17 +70,19 @@ def hub_address():
 
 
 def hub_error(kind, name, error):
-    """The UserError for a model or data set (`kind`) that could not be loaded from the hub."""
+    """The UserError for a model or data set (`kind`) that could not be loaded, whatever the cause."""
+    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if Path(name).exists():
+        return UserError(f"{name}: holds no {kind} that can be loaded {reason}")
     if os.environ.get("HF_HUB_OFFLINE"):
         return UserError(
-            f"no answer from {hub_address()}, and the {kind} {name!r} is not in the local cache: either "
-            "rehearse without network (python finetune.py --demo), or give local paths to --model "
-            "and --data"
+            f"no answer from {hub_address()}, and the {kind} {name!r} is not in the local cache: "
+            "either rehearse without network (python finetune.py --demo), or give local paths to "
+            "--model and --data"
         )
-    reason = " ".join(str(error).split())
     return UserError(
-        f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable {kind} "
-        f"on the hub; check the spelling ({type(error).__name__}: {reason[:200]})"
+        f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable "
+        f"{kind} on the hub; check the spelling {reason}"
     )
 
 
@@ -151,9 +118,12 @@ def read_rows(path):
 
 def read_csv(path):
     """Rows of a text table; comma, semicolon or tab, whichever the row of column names uses most."""
-    csv.field_size_limit(1 << 30)  # the module's own limit, 131,072 characters, is under a long review
-    # utf-8-sig: spreadsheets start a file with an invisible mark that would stick to the first name.
-    # newline="": the csv module itself must see line ends, because a quoted text may contain some.
+    csv.field_size_limit(
+        1 << 30
+    )  # the module's own limit, 131,072 characters, is under a long review
+    # utf-8-sig: spreadsheets start a file with an invisible mark that would stick to the first
+    # name. newline="": the csv module itself must see line ends, because a quoted text may contain
+    # some.
     with open(path, encoding="utf-8-sig", newline="") as file:
         first_line = file.readline()
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first_line.count)
@@ -169,7 +139,9 @@ def read_csv(path):
                     )
                 yield row
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
+            raise UserError(
+                f"{path}, line {reader.line_num}: not readable as CSV ({error})"
+            ) from error
 
 
 def read_jsonl(path):
@@ -358,7 +330,10 @@ def main():
         counts = Counter(label_name(label) for label in labels)
         shown = ", ".join(f"{count:,} {name or 'without label'}" for name, count in counts.items())
         print(f"{split}: {len(texts):,} rows ({shown})")
-        for i in (0, len(texts) - 1):  # first and last: row order shows whether the labels are sorted
+        for i in (
+            0,
+            len(texts) - 1,
+        ):  # first and last: row order shows whether the labels are sorted
             print(f"    row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}")
 
 

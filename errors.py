@@ -1,0 +1,71 @@
+"""Appendix D: one clear line.
+
+Teaches   how a program can fail well: what is wrong, where, and what to do, in one line, with an exit
+          code that a script can read, and nothing saved before being harmed.
+Order     last, or never; every file's main() starts and ends here.
+Run       python errors.py
+Expect    an error line and exit code 2.
+"""
+
+import argparse
+import os
+import sys
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Something the user can mend: its message says what is wrong, where, and what to do."""
+
+
+def run_command(main):
+    """Run a file's `main()` and turn what stops it into an exit code and one line.
+
+    Exit codes: 0 done; 2 the user can mend it (also argparse's code); 130 stopped with Ctrl-C.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped with Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `python predict.py ... | head` closed our output: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def make_parser(chapter):
+    """An argument parser whose --help opens with the file's own docstring (`chapter`)."""
+    parser = argparse.ArgumentParser(
+        description=chapter, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    # argparse prints its whole usage before an error; one line is easier to find.
+    def refuse(message):
+        raise UserError(f"{message} (all options: python {parser.prog} --help)")
+
+    parser.error = refuse
+    return parser
+
+
+@contextmanager
+def out_of_memory(advice):
+    """Inside this `with`, running out of memory becomes a UserError that ends in `advice`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        words = ("out of memory", "can't allocate memory")  # the GPUs' and the CPU allocator's
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        raise UserError(f"out of memory: {advice}") from error
+
+
+def main():
+    make_parser(__doc__).parse_args()
+    with out_of_memory("this is only an example: try a smaller one"):
+        raise MemoryError
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,122 @@
+"""What the tests share: no network, tiny models of several families, and one rehearsed model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may touch a network
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertTokenizer,
+    DistilBertConfig,
+    ModernBertConfig,
+    RobertaConfig,
+)
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from plan import parse_arguments
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = "a film it isn ' t good bad loved hated plot ##ting act long not but the was . , ! ? : ( )"
+FAMILIES = ("distilbert", "bert", "roberta", "modernbert")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A WordPiece tokenizer with some thirty words."""
+    vocabulary = {token: i for i, token in enumerate(SPECIAL + WORDS.split())}
+    return BertTokenizer(
+        vocab=vocabulary,
+        model_input_names=["input_ids", "attention_mask"],
+        split_special_tokens=True,
+    )
+
+
+def make_model(family="distilbert", classes=2, loud=False, dropout=0.1):
+    """A tiny random model. loud: weights scaled up, so that a wrong mask changes the logits a lot."""
+    size = {"vocab_size": 64, "pad_token_id": 0, "num_labels": classes}
+    like_bert = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "initializer_range": 0.3 if loud else 0.02,
+    }
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    config = {
+        "distilbert": lambda: DistilBertConfig(
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=64,
+            max_position_embeddings=40,
+            dropout=dropout,
+            attention_dropout=dropout,
+            seq_classif_dropout=dropout,
+            initializer_range=0.3 if loud else 0.02,
+            **size,
+        ),
+        "bert": lambda: BertConfig(max_position_embeddings=40, **like_bert, **drop, **size),
+        # RoBERTa starts to count positions at its padding id + 1.
+        "roberta": lambda: RobertaConfig(max_position_embeddings=41, **like_bert, **drop, **size),
+        "modernbert": lambda: ModernBertConfig(
+            max_position_embeddings=40,
+            local_attention=8,
+            bos_token_id=2,
+            cls_token_id=2,
+            eos_token_id=3,
+            sep_token_id=3,
+            **like_bert,
+            **size,
+        ),
+    }[family]()
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.fixture
+def arguments():
+    """finetune.py's arguments, from a command line given as words."""
+    return lambda *words: parse_arguments("", list(words))
+
+
+def make_examples_of_lengths(lengths, classes=2):
+    """Random token ids of the given lengths, opened by [CLS] and closed by [SEP]."""
+    generator = torch.Generator().manual_seed(1)
+    return [
+        {
+            "input_ids": [2, *torch.randint(5, 30, (n - 2,), generator=generator).tolist(), 3],
+            "label": i % classes,
+        }
+        for i, n in enumerate(lengths)
+    ]
+
+
+def run_script(*words, cwd=PROJECT, **options):
+    """Run one of the project's files as a user would. Returns the finished process."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        encoding="utf-8",
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def rehearsed(tmp_path_factory):
+    """The folder that `python finetune.py --demo` makes, and what it printed."""
+    folder = tmp_path_factory.mktemp("rehearsal") / "demo"
+    done = run_script("finetune.py", "--demo", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout

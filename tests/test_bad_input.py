@@ -1,0 +1,194 @@
+"""Bad input gets one clear line and exit code 2; nothing that was saved is harmed."""
+
+import hashlib
+import io
+import sys
+
+import pytest
+from conftest import make_model
+
+import checkpoint
+import dataset
+import evaluate
+import finetune
+import model
+import predict
+import sources
+from errors import run_command
+
+COMMANDS = {
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "predict": predict,
+    "dataset": dataset,
+    "model": model,
+    "sources": sources,
+    "checkpoint": checkpoint,
+}
+GOOD = "text,label\n" + "".join(f"good film {i},{i % 2}\n" for i in range(60))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tokenizer):
+    """A working folder with an encoder, a finished model, and files of every bad kind."""
+    root = tmp_path_factory.mktemp("place")
+    make_model().distilbert.save_pretrained(root / "encoder")
+    tokenizer.save_pretrained(root / "encoder")
+    files = {
+        "good.csv": GOOD.encode(),
+        "empty.csv": b"",
+        "header.csv": b"text,label\n",
+        "latin1.csv": "text,label\ncaf\u00e9,1\n".encode("latin-1"),
+        "columns.csv": b"review,stars\nfine,1\n",
+        "oneclass.csv": b"text,label\nfine,1\nbad,1\n",
+        "fractions.csv": b"text,label\nfine,0.5\nbad,1.5\n",
+        "cells.csv": b"text,label\nfine, really,1\n",
+        "blank.csv": b"text,label\n ,1\n,0\n",
+        "ids.csv": b"text,label\n" + b"".join(b"fine %d,%d\n" % (i, i) for i in range(500)),
+        "notes.txt": b"fine\n",
+        "broken.jsonl": b'{"text": "fine", "label": 1}\n{"text": \n',
+        "list.jsonl": b"[1, 2]\n",
+        "broken.parquet": b"PAR1 but no more",
+        "othernames.csv": b"text,label\nfine,happy\nbad,sad\n",
+        "tiny.csv": b"text,label\nfine,1\nbad,0\n",
+    }
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    (root / "nothing").mkdir()
+    (root / "twotrains").mkdir()
+    for kind in ("csv", "tsv"):
+        (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
+    return root
+
+
+def call(command, words, monkeypatch, capsys, place):
+    """Run a command's main() in this process. Returns (exit code, output, errors)."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", *words])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run_command(COMMANDS[command].main)
+    output, errors = capsys.readouterr()
+    return stopped.value.code or 0, output, errors
+
+
+@pytest.fixture
+def trained(place, monkeypatch, capsys):
+    """The folder "model", made by a first short run in the working folder."""
+    if not (place / "model" / "run.json").exists():
+        words = "--model encoder --data good.csv --epochs 1 --max-length 20".split()
+        code, output, errors = call("finetune", words, monkeypatch, capsys, place)
+        assert code == 0, errors
+    return place / "model"
+
+
+TRAIN = "--model encoder --max-length 20 --data "
+BAD = [
+    ("finetune", TRAIN + "missing.csv", "no such file"),
+    ("finetune", TRAIN + "./missing", "no such file"),
+    ("finetune", TRAIN + "no/such-data-set", "no answer from"),
+    ("finetune", "--model no/such-model --data good.csv", "no answer from"),
+    ("finetune", "--model nothing --data good.csv", "holds no model"),
+    ("finetune", TRAIN + "empty.csv", "empty.csv is empty"),
+    ("finetune", TRAIN + "header.csv", "no rows"),
+    ("finetune", TRAIN + "latin1.csv", "not UTF-8"),
+    ("finetune", TRAIN + "columns.csv", "no column 'text'.*'review', 'stars'.*--text-column"),
+    ("finetune", TRAIN + "columns.csv --text-column review", "no column 'label'"),
+    ("finetune", TRAIN + "oneclass.csv", "only '1'"),
+    ("finetune", TRAIN + "fractions.csv", "not a whole number"),
+    ("finetune", TRAIN + "cells.csv", "line 2: more cells"),
+    ("finetune", TRAIN + "blank.csv", "."),
+    ("finetune", TRAIN + "ids.csv", "500 different values"),
+    ("finetune", TRAIN + "notes.txt", "has to end in"),
+    ("finetune", TRAIN + "broken.jsonl", "line 2: not JSON"),
+    ("finetune", TRAIN + "list.jsonl", "line 1: not an object"),
+    ("finetune", TRAIN + "broken.parquet", "not a readable parquet"),
+    ("finetune", TRAIN + "tiny.csv", "has no"),
+    ("finetune", TRAIN + "nothing", "no train file"),
+    ("finetune", TRAIN + "twotrains", "2 files"),
+    ("finetune", TRAIN + "good.csv --subset 0", "--subset 0"),
+    ("finetune", TRAIN + "good.csv --subset -5", "--subset -5"),
+    ("finetune", TRAIN + "good.csv --subset 1", "has no"),
+    ("finetune", TRAIN + "good.csv --max-length 2", "3 or more"),
+    ("finetune", TRAIN + "good.csv --max-length 41", "40 positions"),
+    ("finetune", TRAIN + "good.csv --epochs 0", "--epochs 0"),
+    ("finetune", TRAIN + "good.csv --epochs many", "invalid int"),
+    ("finetune", TRAIN + "good.csv --batch-size 0", "--batch-size 0"),
+    ("finetune", TRAIN + "good.csv --accumulate -1", "--accumulate -1"),
+    ("finetune", TRAIN + "good.csv --patience 0", "--patience 0"),
+    ("finetune", TRAIN + "good.csv --lr 0", "--lr"),
+    ("finetune", TRAIN + "good.csv --lr nan", "--lr"),
+    ("finetune", TRAIN + "good.csv --head-epochs -1", "--head-epochs"),
+    ("finetune", TRAIN + "good.csv --train-layers 3", "0 to 2"),
+    ("finetune", TRAIN + "good.csv --train-layers -1", "0 to 2"),
+    ("finetune", TRAIN + "good.csv --truncation middle", "invalid choice"),
+    ("finetune", TRAIN + "good.csv --device cuda:99", "not present"),
+    ("finetune", TRAIN + "good.csv --device toaster", "has to be one of"),
+    ("finetune", TRAIN + "good.csv --out good.csv/model", "cannot be written"),
+    ("finetune", TRAIN + "good.csv --out good.csv", "cannot be written"),
+    ("finetune", TRAIN + "good.csv --learning-rate 1", "unrecognized"),
+    ("evaluate", "--model nowhere", "no such folder"),
+    ("evaluate", "--model nothing", "no run.json"),
+    ("evaluate", "--model encoder", "no run.json"),
+    ("evaluate", "--subset 0", "--subset 0"),
+    ("evaluate", "--batch-size 0", "--batch-size 0"),
+    ("evaluate", "--data missing.csv", "no such file"),
+    ("evaluate", "--data othernames.csv", "not among the classes"),
+    ("evaluate", "--data blank.csv", "no row"),
+    ("evaluate", "--data columns.csv", "no column"),
+    ("evaluate", "--data tiny.csv --save nowhere/p.csv", "cannot be written"),
+    ("predict", "--model nowhere good", "no such folder"),
+    ("predict", "--model nothing good", "no run.json"),
+    ("predict", "", "nothing to read"),
+    ("predict", "good ''", "text 2 of 2 is empty"),
+    ("predict", "' '", "text 1 of 1 is empty"),
+    ("predict", "--file missing.csv", "not a file"),
+    ("predict", "--file latin1.csv --out p.csv", "not UTF-8"),
+    ("predict", "--file columns.csv", "no column 'text'"),
+    ("predict", "--file header.csv", "no rows"),
+    ("predict", "--file good.csv --out good.csv", "the file that is read"),
+    ("predict", "--file good.csv --out nowhere/p.csv", "cannot be written"),
+    ("predict", "--file good.csv good", "not both"),
+    ("predict", "--out p.csv good", "goes with --file"),
+    ("predict", "--batch-size 0 good", "--batch-size 0"),
+    ("dataset", "--model encoder ''", "is empty"),
+    ("dataset", "--model encoder --max-length 2 good", "3 or more"),
+    ("dataset", "--model no/such good", "no answer from"),
+    ("dataset", "", "required"),
+    ("model", "--model encoder ' '", "is empty"),
+    ("model", "--model nothing good", "holds no model"),
+    ("sources", "missing.csv", "no such file"),
+    ("sources", "oneclass.csv", "only '1'"),
+    ("checkpoint", "nothing", "no run.json"),
+]
+
+
+@pytest.mark.parametrize("command, line, expected", BAD, ids=[f"{c} {line}" for c, line, _ in BAD])
+def test_bad_input_gets_one_line_and_exit_code_2(
+    command, line, expected, trained, place, monkeypatch, capsys
+):
+    """What is wrong, where, and what to do; no traceback, and every file as it was."""
+    import re
+    import shlex
+
+    def fingerprints():
+        return {
+            path: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        }
+
+    before = fingerprints()
+    code, _, errors = call(command, shlex.split(line), monkeypatch, capsys, place)
+    lines = [x for x in errors.splitlines() if x.startswith("error:")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in errors
+    assert re.search(expected, lines[0]), lines[0]
+    assert fingerprints() == before
+
+
+def test_a_subset_larger_than_the_data_uses_all_and_says_so(trained, place, monkeypatch, capsys):
+    """Not an error: the user asked for much, and gets what there is."""
+    words = (TRAIN + "good.csv --epochs 1 --subset 5000 --out all").split()
+    code, output, _ = call("finetune", words, monkeypatch, capsys, place)
+    assert code == 0 and "using all" in output

@@ -1,0 +1,143 @@
+"""Appendix B: what comes back is what was saved, in this program and in others."""
+
+import json
+
+import pytest
+import torch
+from conftest import make_model
+from transformers import pipeline
+
+from checkpoint import describe_run, load_model, prepare_folder, read_run, save_model
+from dataset import clean, encode, make_collate, make_examples
+from errors import UserError
+from evaluate import predict_logits
+from model import load_tokenizer
+from predict import make_classifier
+
+CPU = torch.device("cpu")
+TEXTS = [
+    "The film was good",
+    "bad , bad plot !",
+    "Loved<br /><br />it :)",
+    "not  good\tbut long [SEP]",
+]
+
+
+@pytest.fixture
+def saved(tmp_path, tokenizer, arguments):
+    """A tiny model saved as finetune.py saves it. Returns (folder, the model in memory)."""
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    model = make_model(loud=True)
+    model.config.id2label = {0: "negative", 1: "positive"}
+    model.config.label2id = {"negative": 0, "positive": 1}
+    args = arguments("--max-length", "24")
+    splits = {role: {"texts": ["a"], "labels": [0]} for role in ("train", "validation", "test")}
+    run = describe_run(args, ["negative", "positive"], splits, [], CPU, "fp32")
+    prepare_folder(tmp_path / "model")
+    save_model(tmp_path / "model", model, load_tokenizer(str(tmp_path / "encoder")), run)
+    return tmp_path / "model", model
+
+
+def test_a_reloaded_model_gives_the_same_logits_bit_for_bit(saved, tokenizer):
+    """Random predictions after a reload are the classic sign of a head that was not saved."""
+    folder, model = saved
+    loaded, loaded_tokenizer, run = load_model(folder)
+    ids, _ = encode([clean(text) for text in TEXTS], tokenizer, 24, "head")
+    again, _ = encode([clean(text) for text in TEXTS], loaded_tokenizer, 24, "head")
+    assert ids == again
+    examples, collate = make_examples(ids, [0] * len(ids)), make_collate(0)
+    assert torch.equal(
+        predict_logits(model, examples, collate, CPU),
+        predict_logits(loaded, examples, collate, CPU),
+    )
+    assert not loaded.training and run["labels"] == ["negative", "positive"]
+
+
+def test_the_pipeline_of_transformers_gives_our_answers(saved):
+    """Label names, probabilities, and the cleaning: another program must not see another text."""
+    folder, _ = saved
+    classify, _ = make_classifier(folder, CPU)
+    theirs = pipeline("text-classification", model=str(folder))(TEXTS)
+    for (label, score), other in zip(classify(TEXTS), theirs):
+        assert label == other["label"] and score == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_the_saved_folder_holds_no_pickle_and_no_leftovers(saved):
+    """A pickle can run code when it is opened; a stranger should be able to open our models."""
+    folder, _ = saved
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "run.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_run_json_holds_what_a_reader_needs_to_repeat_the_run(saved):
+    """A model without its history is a number without a unit."""
+    run = json.loads((saved[0] / "run.json").read_text())
+    assert {"arguments", "versions", "device", "splits", "history", "results"} <= set(run)
+    assert run["arguments"]["max_length"] == 24
+    assert run["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "no run.json",
+        "no model.safetensors",
+        "cut weights",
+        "cut tokenizer",
+        "run.json is a list",
+        "empty",
+    ],
+)
+def test_a_folder_that_holds_no_whole_model_is_refused_in_one_line(saved, damage):
+    """Half a model must never be taken for a whole one."""
+    folder, _ = saved
+    if damage.startswith("no "):
+        (folder / damage[3:]).unlink()
+    elif damage.startswith("cut"):
+        name = {"weights": "model.safetensors", "tokenizer": "tokenizer.json"}[damage.split()[1]]
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+    elif damage == "empty":
+        for path in folder.iterdir():
+            path.unlink()
+    else:
+        (folder / "run.json").write_text("[1, 2]")
+    with pytest.raises(UserError) as raised:
+        load_model(folder)
+    assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_saving_again_replaces_and_a_failure_leaves_the_old_model(saved, monkeypatch):
+    """The previous model stays until the new one is whole."""
+    folder, model = saved
+    before = (folder / "model.safetensors").read_bytes()
+    _, tokenizer, run = load_model(folder)
+    with torch.no_grad():
+        model.classifier.bias += 1
+
+    def full_disk(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", full_disk)
+    with pytest.raises(OSError):
+        save_model(folder, model, tokenizer, run)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    monkeypatch.undo()
+    save_model(folder, model, tokenizer, run)
+    assert (folder / "model.safetensors").read_bytes() != before
+
+
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    """After three hours is too late."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        prepare_folder(tmp_path / "file" / "model")
+    with pytest.raises(UserError, match="no such folder"):
+        read_run(tmp_path / "nothing")

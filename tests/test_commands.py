@@ -1,0 +1,219 @@
+"""The five commands as a user types them: the rehearsal, one's own files, the README's lines."""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import PROJECT, run_script
+from sklearn.metrics import accuracy_score
+
+REVIEWS = PROJECT / "demo_reviews"
+
+
+def read_csv(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------ the rehearsal
+def test_the_rehearsal_learns_what_the_made_up_reviews_say(rehearsed):
+    """At least 90 % on reviews that share no sentence with training, and a loud word about it."""
+    folder, output = rehearsed
+    run = json.loads((folder / "run.json").read_text())
+    assert run["results"]["test"]["accuracy"] >= 0.9
+    assert run["results"]["test"]["n"] >= 200 and run["splits"]["train"]["reviews"] >= 1000
+    assert output.lower().count("rehearsal") >= 2, "at the start and at the end"
+    assert run["results"]["reviews_per_second"] > 0
+    best = run["results"]["best_epoch"]
+    accuracies = [epoch["validation"]["accuracy"] for epoch in run["history"]]
+    assert accuracies[best - 1] == max(accuracies), "validation chose the epoch"
+
+
+def test_the_made_up_test_reviews_share_no_sentence_with_train():
+    """Otherwise the rehearsal's figure would measure memory."""
+    sentences = {}
+    for side in ("train", "test"):
+        texts = [row["text"] for row in read_csv(REVIEWS / f"{side}.csv")]
+        parts = [re.split(r"(?<=[.!?])\s+|<br /><br />", text) for text in texts]
+        sentences[side] = {s.strip() for text in parts for s in text if len(s.split()) > 2}
+    assert len(sentences["test"]) > 200
+    assert not sentences["train"] & sentences["test"]
+
+
+def test_shuffled_labels_teach_nothing(tmp_path):
+    """If a model scored well after training on noise, the test would be leaking."""
+    rows = read_csv(REVIEWS / "train.csv")
+    labels = [row["label"] for row in rows]
+    random.Random(0).shuffle(labels)
+    with open(tmp_path / "train.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row["text"], label) for row, label in zip(rows, labels))
+    shutil.copy(REVIEWS / "test.csv", tmp_path)
+    out = tmp_path / "noise"
+    done = run_script(
+        *("finetune.py", "--demo", "--data", tmp_path, "--out", out, "--epochs", 2), "--seed", 1
+    )
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((out / "run.json").read_text())["results"]["test"]["accuracy"]
+    assert 0.38 < accuracy < 0.62
+
+
+def test_evaluate_repeats_the_result_of_training(rehearsed, tmp_path):
+    """Same split, same figure; and the saved predictions give it to scikit-learn too."""
+    folder, _ = rehearsed
+    results = json.loads((folder / "run.json").read_text())["results"]
+    done = run_script("evaluate.py", "--model", folder, "--save", tmp_path / "p.csv")
+    assert done.returncode == 0, done.stderr
+    assert f"accuracy  {results['test']['accuracy']:.2%}" in done.stdout
+    rows, data = read_csv(tmp_path / "p.csv"), read_csv(REVIEWS / "test.csv")
+    assert list(rows[0]) == ["text", "label", "predicted", "score"]
+    assert [row["label"] for row in rows] == [row["label"] for row in data], "order of the data"
+    ours = accuracy_score([r["label"] for r in rows], [r["predicted"] for r in rows])
+    assert ours == pytest.approx(results["test"]["accuracy"])
+    done = run_script("evaluate.py", "--model", folder, "--split", "validation")
+    assert f"accuracy  {results['validation']['accuracy']:.2%}" in done.stdout
+
+
+# ------------------------------------------------------------------------------ predictions
+def test_predict_takes_arguments_lines_and_files_and_agrees_with_itself(rehearsed, tmp_path):
+    """Three ways in, one answer."""
+    folder, _ = rehearsed
+    texts = ["I loved it.", "What a waste of time!", "The plot is not dull, it's great; really :)"]
+    by_argument = run_script("predict.py", "--model", folder, "--json", *texts)
+    answers = [json.loads(line) for line in by_argument.stdout.splitlines()]
+    assert [answer["text"] for answer in answers] == texts
+    assert all(set(a) == {"text", "label", "score"} for a in answers)
+    assert all(a["label"] in ("negative", "positive") and 0.5 <= a["score"] <= 1 for a in answers)
+    assert [a["label"] for a in answers[:2]] == ["positive", "negative"]
+
+    by_line = run_script(
+        "predict.py", "--model", folder, "--json", input="\n".join([texts[0], "", *texts[1:]])
+    )
+    lines = [json.loads(line) for line in by_line.stdout.splitlines()]
+    assert [one["label"] for one in lines] == [one["label"] for one in answers]
+    assert [o["score"] for o in lines] == pytest.approx([a["score"] for a in answers], abs=1e-5)
+
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    with open(source, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([["text"], [texts[0]], [""], *zip(texts[1:])])
+    done = run_script("predict.py", "--model", folder, "--file", source, "--out", out)
+    assert done.returncode == 0 and "1 of 4 rows" in done.stderr
+    rows = read_csv(out)
+    assert [row["text"] for row in rows] == [texts[0], "", *texts[1:]]
+    assert [row["predicted"] for row in rows if row["text"]] == [a["label"] for a in answers]
+    assert rows[1]["predicted"] == rows[1]["score"] == ""
+
+
+def test_three_classes_with_names_of_ones_own(tmp_path, rehearsed):
+    """Nothing in the code knows that there are two classes, or what they are called."""
+    rows = [
+        (f"{word} number {i}", label)
+        for label, word in (
+            ("spam", "win money now"),
+            ("ham", "see you at lunch"),
+            ("eggs", "omelette"),
+        )
+        for i in range(40)
+    ]
+    with open(tmp_path / "mail.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("body", "kind"), *rows])
+    out = tmp_path / "mail"
+    columns = ("--text-column", "body", "--label-column", "kind")
+    done = run_script(
+        *("finetune.py", "--demo", "--data", tmp_path / "mail.csv", *columns, "--out", out),
+        *("--epochs", 12, "--batch-size", 8),
+    )
+    assert done.returncode == 0, done.stderr
+    run = json.loads((out / "run.json").read_text())
+    assert run["labels"] == ["eggs", "ham", "spam"]
+    assert run["results"]["test"]["accuracy"] > 0.9
+    done = run_script("predict.py", "--model", out, "win money")
+    assert done.stdout.startswith("spam")
+
+
+# ------------------------------------------------------------------------------ stopping, network
+def test_ctrl_c_saves_the_weights_and_prints_the_command_that_goes_on(tmp_path):
+    """An evening's work must not be lost because the laptop has to move."""
+    command = [sys.executable, "-u", "finetune.py", "--demo", "--out", tmp_path / "stop"]
+    process = subprocess.Popen(
+        [*map(str, command), "--epochs", "200"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 1 "):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    command = errors.strip().splitlines()[-1].split()
+    assert command[:2] == ["python", "finetune.py"] and "stop-stopped" in errors
+    for folder in ("stop", "stop-stopped"):
+        assert run_script("predict.py", "--model", tmp_path / folder, "Loved it").returncode == 0
+    # Go on for one epoch instead of the 199 that are left.
+    done = run_script(*command[1:], "--epochs", "1", "--out", tmp_path / "on")
+    assert done.returncode == 0 and "own head is kept" in done.stdout
+
+
+def test_without_hub_and_cache_the_run_ends_at_once_and_names_two_ways_out(tmp_path):
+    """The libraries would retry for 48 s and then print a page of traceback."""
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    for words in (["finetune.py", "--out", tmp_path / "m"], ["dataset.py", "Loved it"]):
+        started = time.perf_counter()
+        done = run_script(*words, env=environment)
+        assert time.perf_counter() - started < 10
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+        assert "--demo" in done.stderr and "--model and --data" in done.stderr.replace("\n", " ")
+
+
+# ------------------------------------------------------------------------------ the README
+def readme_commands():
+    """The lines of the README's bash blocks that run one of our files."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&") if "python " in part]
+
+
+def test_every_option_in_the_readme_exists():
+    """A flag that was renamed must not live on in the README."""
+    helps = {}
+    for command in readme_commands():
+        script = re.search(r"python (\w+\.py)", command)
+        if not script:
+            assert command in ("python -m pytest", "python -m venv .venv"), command
+            continue
+        if script[1] not in helps:
+            helps[script[1]] = run_script(script[1], "--help").stdout
+        for option in re.findall(r"(?<= )--[a-z-]+", command):
+            assert option in helps[script[1]], command
+
+
+def test_the_readmes_commands_without_network_run_as_printed(rehearsed, tmp_path):
+    """In their order, in a copy of the project, beside the folder that the rehearsal made."""
+    for path in PROJECT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(REVIEWS, tmp_path / "demo_reviews")
+    shutil.copytree(rehearsed[0], tmp_path / "demo")
+    commands = [c for c in readme_commands() if "demo" in c and "finetune.py" not in c]
+    assert any("evaluate.py" in c for c in commands) and any("predict.py" in c for c in commands)
+    for command in commands:
+        command = command.replace("python ", f"{sys.executable} ", 1)
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout.strip(), command

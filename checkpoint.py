@@ -27,22 +27,21 @@ from errors import UserError, make_parser, run_command
 from model import max_positions
 
 
-# ------------------------------------------------------------------------------ what is known of a run
-def describe_run(args, names, splits, notes, device, precision):
-    """The dict that becomes run.json; history and results fill as the run goes on."""
-    cuda = device.type == "cuda"
+# ------------------------------------------------------------------------------ describe
+def describe_run(args, names, splits, notes, device, precision, reasons):
+    """The dict that becomes run.json; its history and results fill as the run goes on."""
+    packages = ("torch", "transformers", "datasets", "tokenizers")
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "arguments": vars(args),
         "labels": names,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "datasets", "tokenizers")},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "device": {
             "type": device.type,
-            "name": torch.cuda.get_device_name(device)
-            if cuda
-            else platform.processor() or platform.machine(),
+            "name": gpu or platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "precision": precision,
+            "reasons": reasons,
         },
         "splits": {
             role: {
@@ -126,7 +125,7 @@ def write_run(folder, run):
 
 
 def model_card(run):
-    """The README.md of a saved model, from its run.json: what it is, how good, and how to use it."""
+    """The README.md of a saved model, made from its run.json: what it is, how good, how to use."""
     arguments, results = run["arguments"], run["results"]
     lines = [
         "---",
@@ -137,7 +136,8 @@ def model_card(run):
         "",
         f"# {arguments['model']}, fine-tuned on {arguments['data']}",
         "",
-        f"Tells {' / '.join(run['labels'])}. Trained on {run['splits']['train']['reviews']:,} texts.",
+        f"Tells {' / '.join(run['labels'])}. "
+        f"Trained on {run['splits']['train']['reviews']:,} texts.",
     ]
     if arguments["demo"]:
         lines += [
@@ -150,7 +150,8 @@ def model_card(run):
             lines += [
                 "",
                 f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
-                f"{high:.2%}, n = {results[role]['n']:,}), macro F1 {results[role]['macro_f1']:.2%}",
+                f"{high:.2%}, n = {results[role]['n']:,}), "
+                f"macro F1 {results[role]['macro_f1']:.2%}",
             ]
     lines += [
         "",

@@ -322,7 +322,8 @@ def show_steps(texts, tokenizer, max_length, how):
     input_ids, _ = encode(texts, tokenizer, max_length, how)
     batch = make_collate(tokenizer.pad_token_id)(make_examples(input_ids, [0] * len(texts)))
     print(
-        f"\nbatch      input_ids {list(batch['input_ids'].shape)}: reviews x tokens, padded at the end"
+        f"\nbatch      input_ids {list(batch['input_ids'].shape)}: "
+        "reviews x tokens, padded at the end"
     )
     for row in batch["input_ids"].tolist():
         print(

@@ -13,49 +13,41 @@ Expect    well over 90 % on demo_reviews/test.csv, and do not be impressed: thes
 """
 
 import csv
-import os
 import random
 import re
+import string
 from collections import Counter
 from pathlib import Path
 
 from errors import run_command
 
 REVIEWS = Path(__file__).resolve().parent / "demo_reviews"
+if REVIEWS.is_relative_to(Path.cwd()):  # a short path for run.json, right also if the folder moves
+    REVIEWS = REVIEWS.relative_to(Path.cwd())
 LABELS = ["negative", "positive"]
 
-# --- 1. The fragments --------------------------------------------------------------------------
+# ------------------------------------------------------------------------------ 1. the fragments
 # Words that take a side: for each slot of a pattern, the negative ones and the positive ones.
 # "mild" and "strong" are kept apart because denying a word is not always saying its opposite: "not
 # dull" is praise, but "not terrible" could go either way. Only mild words are plainly denied.
 OPINIONS = {
-    "mild": (
-        "bad, boring, dull, clumsy, stupid, silly, tedious, weak",
-        "good, funny, clever, gripping, charming, witty, original, exciting",
-    ),
-    "strong": (
-        "terrible, awful, dreadful, horrible, dreary, hopeless",
-        "great, wonderful, brilliant, superb, delightful, excellent",
-    ),
-    "noun": (
-        "waste of time, mess, bore, failure, disappointment",
-        "triumph, joy, treat, delight, success",
-    ),
+    "mild": ("bad, boring, dull, clumsy, stupid, silly, tedious, weak",
+             "good, funny, clever, gripping, charming, witty, original, exciting"),
+    "strong": ("terrible, awful, dreadful, horrible, dreary, hopeless",
+               "great, wonderful, brilliant, superb, delightful, excellent"),
+    "noun": ("waste of time, mess, bore, failure, disappointment",
+             "triumph, joy, treat, delight, success"),
     "bored": ("bored, annoyed, sleepy, restless", "thrilled, amused, moved, entertained"),
-    "liked": (
-        "hated, disliked, loathed, detested, despised",
-        "loved, enjoyed, liked, admired, adored",
-    ),
+    "liked": ("hated, disliked, loathed, detested, despised",
+              "loved, enjoyed, liked, admired, adored"),
     "regret": ("regret", "do not regret, don't regret"),
     "would": ("would not, wouldn't", "would, would gladly"),
-    "glad": ("sorry", "glad"),
-    "see": ("avoid, skip", "see, watch"),
+    "glad": ("sorry", "glad"), "see": ("avoid, skip", "see, watch"),
 }
 # Mild words stand here three times over. The patterns below deny them so often that otherwise
 # "dull" would be praise about as often as blame, and a beginner could not learn even the word.
-OPINIONS["word"] = tuple(
-    ", ".join([mild] * 3 + [strong]) for mild, strong in zip(OPINIONS["mild"], OPINIONS["strong"])
-)
+OPINIONS["word"] = tuple(", ".join([mild] * 3 + [strong])
+                         for mild, strong in zip(OPINIONS["mild"], OPINIONS["strong"]))
 
 # Words that take none. A sentence keeps its "{film}" until a review fills in its film's title.
 NEUTRAL = {
@@ -64,28 +56,22 @@ NEUTRAL = {
     "movie": "film, movie, picture",
     "very": "simply, really, truly, so",
     "stretch": "from the first scene to the last, in the first hour, before the interval, "
-    "during the wedding scene, until the credits rolled",
+               "during the wedding scene, until the credits rolled",
     "relative": "sister, brother, uncle, aunt, cousin, grandmother, dentist, landlord, neighbour, "
-    "piano teacher, chess club, parrot",
+                "piano teacher, chess club, parrot",
     "day": "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
     "weather": "rainy, foggy, windy, snowy, cloudy, sunny, frosty",
     "snack": "popcorn, liquorice, peanuts, pickles, toffee, garlic bread, cold soup",
     "place": "Norway, Portugal, Scotland, Peru, a quarry, an old barn, a car park",
 }
 # The parts of a film come as singular and as plural, because "the jokes is funny" is no English.
-ONE = (
-    "acting, plot, story, soundtrack, dialogue, camera work, ending, first half, last hour, "
-    "car chase, love story, talking dog"
-)
+ONE = ("acting, plot, story, soundtrack, dialogue, camera work, ending, first half, last hour, "
+       "car chase, love story, talking dog")
 MANY = "jokes, songs, costumes, actors, special effects, flashbacks"
-TITLE_STARTS = (
-    "Reluctant, Invisible, Midnight, Borrowed, Hungry, Purple, Seventh, Sleepless, "
-    "Wandering, Accidental, Paper, Elderly, Left-Handed, Whispering"
-)
-TITLE_ENDS = (
-    "Beekeeper, Lighthouse, Accordion, Plumber, Librarian, Teapot, Astronaut, Umbrella, "
-    "Walrus, Piano Tuner, Submarine, Goat, Postman, Duchess"
-)
+TITLE_STARTS = ("Reluctant, Invisible, Midnight, Borrowed, Hungry, Purple, Seventh, Sleepless, "
+                "Wandering, Accidental, Paper, Elderly, Left-Handed, Whispering")
+TITLE_ENDS = ("Beekeeper, Lighthouse, Accordion, Plumber, Librarian, Teapot, Astronaut, Umbrella, "
+              "Walrus, Piano Tuner, Submarine, Goat, Postman, Duchess")
 
 # Both labels share these patterns, so that a pattern by itself gives nothing away. A slot such as
 # {noun} takes a word of the sentence's own label, and {other_noun} takes one of the other label,
@@ -93,54 +79,26 @@ TITLE_ENDS = (
 # A pattern that is listed twice is drawn twice as often.
 PATTERNS = {
     "part": [
-        "the {part} {are} {word}.",
-        "the {part} {are} {very} {word}.",
-        "I {liked} the {part}.",
-        "I found the {part} {very} {word}.",
-        "the {part} {are} a {noun}.",
-        "the {part} {are} a {noun}.",
-        "my {relative} called the {part} {word}, and I agree.",
-        "the {part} left me {bored}.",
-    ],
+        "the {part} {are} {word}.", "the {part} {are} {very} {word}.", "I {liked} the {part}.",
+        "I found the {part} {very} {word}.", "the {part} {are} a {noun}.",
+        "the {part} {are} a {noun}.", "my {relative} called the {part} {word}, and I agree.",
+        "the {part} left me {bored}."],
     "whole": [
-        "{it} {is} {word}.",
-        "{it} {is} {very} {word}.",
-        "it's {word}!",
-        "{it} {is} a {noun}.",
-        "{it} {is} a {noun}.",
-        "a {word} {movie}.",
-        "what a {word} {movie}!",
-        "what a {noun}!",
-        "really {word}.",
-        "{liked} it.",
-        "I {liked} {it}.",
-        "my {relative} and I {liked} {it}.",
-        "I felt {bored} {stretch}.",
-        "I felt {bored} {stretch}.",
-        "I felt {very} {bored}!",
-    ],
+        "{it} {is} {word}.", "{it} {is} {very} {word}.", "it's {word}!", "{it} {is} a {noun}.",
+        "{it} {is} a {noun}.", "a {word} {movie}.", "what a {word} {movie}!", "what a {noun}!",
+        "really {word}.", "{liked} it.", "I {liked} {it}.", "my {relative} and I {liked} {it}.",
+        "I felt {bored} {stretch}.", "I felt {bored} {stretch}.", "I felt {very} {bored}!"],
     "saying": [
-        "I {regret} watching {it}.",
-        "I {regret} watching {it}.",
-        "I {would} see {it} again.",
-        "I {would} see {it} again.",
-        "I am {glad} I saw {it}.",
-        "tell your {relative} to {see} {it}.",
-    ],
+        "I {regret} watching {it}.", "I {regret} watching {it}.", "I {would} see {it} again.",
+        "I {would} see {it} again.", "I am {glad} I saw {it}.",
+        "tell your {relative} to {see} {it}."],
     "denied": [
-        "the {part} {are} not {other_mild}.",
-        "the {part} {are}n't {other_mild}.",
-        "{it} {is} not {other_mild}.",
-        "{it} {is}n't {other_mild}.",
-        "it's not {other_mild}.",
-        "the {part} {are} never {other_mild}.",
-        "I don't think {it} {is} {other_mild}.",
-        "nothing about {it} {is} {other_mild}.",
-        "{it} {is} anything but {other_mild}.",
-        "{it} {is} hardly a {other_noun}.",
-        "{it} {is} not a {other_noun}.",
-        "I never once felt {other_bored} {stretch}.",
-    ],
+        "the {part} {are} not {other_mild}.", "the {part} {are}n't {other_mild}.",
+        "{it} {is} not {other_mild}.", "{it} {is}n't {other_mild}.", "it's not {other_mild}.",
+        "the {part} {are} never {other_mild}.", "I don't think {it} {is} {other_mild}.",
+        "nothing about {it} {is} {other_mild}.", "{it} {is} anything but {other_mild}.",
+        "{it} {is} hardly a {other_noun}.", "{it} {is} not a {other_noun}.",
+        "I never once felt {other_bored} {stretch}."],
     "but": [
         "the {part} {are} {other_word}, but in the end {the_film} {is} a {strong} {noun}.",
         "the {part} {are} {other_word}, but {the_film} {is} {very} {word}.",
@@ -151,32 +109,20 @@ PATTERNS = {
         "{the_film} {is} {word}, even though the {part} {are} {other_word}.",
         "I {other_liked} the {part}, but I {liked} {the_film}.",
         "my {relative} {other_liked} {the_film}, but I {liked} it.",
-        "not {other_word}, it's {word}!",
-        "{the_film} isn't {other_word}, it's {word}!",
-    ],
+        "not {other_word}, it's {word}!", "{the_film} isn't {other_word}, it's {word}!"],
     "verdict": [
-        "still, {the_film} {is} {very} {word}.",
-        "even so, {the_film} {is} a {noun}.",
-        "still, I {would} see {the_film} again.",
-        "all the same, I {liked} {the_film}.",
-        "even so, I {regret} watching {the_film}.",
-        "but in the end I am {glad} I saw {the_film}.",
-    ],
+        "still, {the_film} {is} {very} {word}.", "even so, {the_film} {is} a {noun}.",
+        "still, I {would} see {the_film} again.", "all the same, I {liked} {the_film}.",
+        "even so, I {regret} watching {the_film}.", "but in the end I am {glad} I saw {the_film}."],
 }
 FILLERS = [
-    "I saw {it} on a {weather} {day} with my {relative}.",
-    "{it} was shot in {place}.",
-    "my {relative} brought {snack} to the cinema on {day}.",
-    "my {relative} had the aisle seat.",
-    "my {relative} and I shared a bag of {snack}.",
-    "it was a {weather} {day} in {place}.",
-    "the man in front of my {relative} was eating {snack}.",
-]
+    "I saw {it} on a {weather} {day} with my {relative}.", "{it} was shot in {place}.",
+    "my {relative} brought {snack} to the cinema on {day}.", "my {relative} had the aisle seat.",
+    "my {relative} and I shared a bag of {snack}.", "it was a {weather} {day} in {place}.",
+    "the man in front of my {relative} was eating {snack}."]
 
 
-# --- 2. The reviews ----------------------------------------------------------------------------
-
-
+# ------------------------------------------------------------------------------ 2. the reviews
 def make_sentence(pattern, label, rng):
     """Return the pattern as an English sentence of that label: slots filled, a capital in front.
 
@@ -282,9 +228,7 @@ def write_reviews(folder, seed=0):
     return rows
 
 
-# --- 3. The model ------------------------------------------------------------------------------
-
-
+# ------------------------------------------------------------------------------ 3. the model
 def make_untrained_model(folder, texts, seed=0):
     """Save a tiny DistilBERT and its tokenizer to the folder, as a download would; return None.
 
@@ -305,7 +249,7 @@ def make_untrained_model(folder, texts, seed=0):
         for text in texts
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     )
-    characters = sorted(set("".join(counts)))
+    characters = sorted(set("".join(counts)) | set(string.ascii_lowercase + string.digits))
     # A word that is not listed gets spelled: "##" marks a piece that continues a word, so "zebra"
     # can become z ##e ##b ##r ##a. Only a character that no text contains turns into [UNK].
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
@@ -339,11 +283,11 @@ def make_untrained_model(folder, texts, seed=0):
     model.save_pretrained(folder)
 
 
-# --- 4. What --demo changes ---------------------------------------------------------------------
+# ------------------------------------------------------------------------------ 4. the changes
 # Nothing in the loop knows of the rehearsal. It has other defaults, and a model made on the spot.
 DEFAULTS = {
-    "data": os.path.relpath(REVIEWS),
-    "model": None,  # plan.py makes it "untrained", a folder inside --out
+    "data": str(REVIEWS),
+    "model": None,  # the folder below, inside --out
     "out": "demo",
     "epochs": 12,  # a pretrained model needs 2 or 3; this one has to learn every word first
     "lr": 1e-3,  # twenty times the usual: there is no earlier knowledge that it could destroy
@@ -359,11 +303,16 @@ NOTICE = """
 """
 
 
-def prepare(model_folder):
-    """Make the untrained model, unless the user has named another one that is already there."""
-    if not Path(model_folder, "config.json").exists():
+def untrained_folder(out):
+    """Where the untrained model of a rehearsal with this --out is put."""
+    return f"{out}/untrained"
+
+
+def prepare(args):
+    """Make the untrained model, unless the user has named another with --model."""
+    if args.model == untrained_folder(args.out):
         with open(REVIEWS / "train.csv", encoding="utf-8", newline="") as file:
-            make_untrained_model(model_folder, [row["text"] for row in csv.DictReader(file)])
+            make_untrained_model(args.model, [row["text"] for row in csv.DictReader(file)])
 
 
 def main():

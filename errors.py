@@ -1,7 +1,7 @@
 """Appendix D: one clear line.
 
-Teaches   how a program can fail well: what is wrong, where, and what to do, in one line, with an exit
-          code that a script can read, and nothing saved before being harmed.
+Teaches   how a program can fail well: what is wrong, where, and what to do, in one line, with an
+          exit code that a script can read, and nothing saved before being harmed.
 Order     last, or never; every file's main() starts and ends here.
 Run       python errors.py
 Expect    an error line and exit code 2.

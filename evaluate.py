@@ -23,7 +23,7 @@ from tqdm import tqdm
 from checkpoint import load_model
 from dataset import draw, encode, load_splits, make_collate, make_examples, take, usable_rows
 from errors import UserError, make_parser, out_of_memory, run_command
-from model import autocast, choose_device, choose_precision
+from model import autocast, choose_hardware
 from sources import load_table
 
 
@@ -138,18 +138,20 @@ def warnings_for(figures):
 def print_scores(figures, title):
     """Print a split's figures for people."""
     low, high = figures["accuracy_interval"]
+    classes = len(figures["per_class"])
     print(f"\n{title}: {figures['n']:,} reviews")
     print(f"accuracy  {figures['accuracy']:.2%}   95 % interval {low:.2%} to {high:.2%}")
     print(
-        f"loss      {figures['loss']:.4f}   (a coin that says 1/{len(figures['per_class'])} for each "
-        f"class: {torch.tensor(len(figures['per_class'])).log().item():.4f})"
+        f"loss      {figures['loss']:.4f}   (a guess of 1/{classes} for each class: "
+        f"{math.log(classes):.4f})"
     )
     print(f"macro F1  {figures['macro_f1']:.2%}\n")
     wide = max(len(name) for name in figures["per_class"]) + 2
     print(f"{'class':{wide}} {'precision':>9} {'recall':>9} {'F1':>9} {'reviews':>9}")
     for name, one in figures["per_class"].items():
         print(
-            f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} {one['n']:>9,}"
+            f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} "
+            f"{one['n']:>9,}"
         )
     print(f"\n{'is / called':{wide}} " + " ".join(f"{name:>9}" for name in figures["per_class"]))
     for name, row in zip(figures["per_class"], figures["confusion"]):
@@ -190,7 +192,7 @@ def print_mistakes(logits, labels, texts, names, count=5):
 
 
 def save_predictions(path, rows):
-    """Write rows of (text, label, predicted, score) as CSV, under a temporary name until complete."""
+    """Write rows of (text, label, predicted, score) as CSV, whole or not at all."""
     temporary = f"{path}.new"
     try:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
@@ -259,8 +261,7 @@ def main():
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
-    device, _ = choose_device(args.device)
-    precision, _ = choose_precision(args.precision, device)
+    device, precision, _ = choose_hardware(args.device, args.precision)
     model, tokenizer, run = load_model(args.model, device)
     chosen, notes = load_split(
         run, args.split, args.data, args.text_column, args.label_column, args.subset
@@ -293,9 +294,7 @@ def main():
         )
         print(f"\n{len(texts):,} predictions in {args.save}")
     if run["arguments"]["demo"]:
-        print(
-            "\nA rehearsal: a tiny model and made-up reviews. These figures say nothing about real ones."
-        )
+        print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
 from model import (
     autocast,
-    choose_device,
-    choose_precision,
+    choose_hardware,
     load_pretrained,
     load_tokenizer,
     max_positions,
@@ -171,13 +170,13 @@ def count_steps(reviews, batch_size, accumulate):
 
 
 def check_finite(loss, norm, precision, epoch, step):
-    """Stop on NaN or infinity: one such step makes every weight NaN, and nothing after it can heal."""
+    """Stop on NaN or infinity: one such step makes every weight NaN, for good."""
     # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.
     if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
         return
     raise UserError(
-        f"the loss is {loss} and the gradient's norm {norm} at step {step + 1} (epoch {epoch + 1}): "
-        "training cannot go on; try a tenth of this --lr, or --precision fp32. "
+        f"the loss is {loss} and the gradient's norm {norm} at step {step + 1} "
+        f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or --precision fp32. "
         "The best epoch before this one, if there was any, is saved"
     )
 
@@ -197,15 +196,14 @@ def is_better(new, best, select):
 # ------------------------------------------------------------------------------ the whole path
 def main():
     args = parse_arguments(__doc__)
-    device, device_reason = choose_device(args.device)
-    precision, precision_reason = choose_precision(args.precision, device)
-    prepare_folder(args.out)
+    device, precision, reasons = choose_hardware(args.device, args.precision)
+    prepare_folder(args.out)  # a folder that cannot be written is found now, not after the training
     if args.demo:
-        demo.prepare(args.model)
+        demo.prepare(args)
         print(demo.NOTICE)
     connect_to_hub(args.model, args.data)
 
-    # 1. Texts, split by role, as ids.
+    # 1. Texts, divided by role, as token ids; and the model that will read them.
     tokenizer = load_tokenizer(args.model)
     splits, names, notes = load_splits(
         args.data, args.text_column, args.label_column, args.seed, args.subset
@@ -213,56 +211,42 @@ def main():
     model, load_note = load_pretrained(args.model, names, args.seed)
     if args.max_length > max_positions(model):
         raise UserError(
-            f"--max-length {args.max_length}: this model has {max_positions(model)} positions"
+            f"--max-length {args.max_length}: the model has {max_positions(model)} positions"
         )
-    print(load_note)
-    examples, full_lengths = {}, {}
+    examples, lengths = {}, {}
     for role, split in splits.items():
-        input_ids, full_lengths[role] = encode(
+        input_ids, lengths[role] = encode(
             split["texts"], tokenizer, args.max_length, args.truncation, progress=True
         )
         examples[role] = make_examples(input_ids, split["labels"])
-    collate = make_collate(tokenizer.pad_token_id)
 
     # 2. What will happen, before it does.
+    print(load_note)
     model.to(device)
-    run = describe_run(args, names, splits, notes, device, precision)
-    print_plan(
-        args,
-        run,
-        model,
-        device_reason,
-        precision_reason,
-        full_lengths["train"],
-        decay_groups(model, args.weight_decay),
-        count_steps(len(examples["train"]), args.batch_size, args.accumulate),
-    )
+    run = describe_run(args, names, splits, notes, device, precision, reasons)
+    steps = count_steps(len(examples["train"]), args.batch_size, args.accumulate)
+    print_plan(args, run, model, decay_groups(model, args.weight_decay), steps, lengths["train"])
 
-    # 3. Train; validate each epoch; keep the best on disk.
-    def ask(model, role, count=None, **options):
-        return predict_logits(model, examples[role][:count], collate, device, **options)
-
+    # 3. Train; after each epoch ask about the validation reviews, and keep the best epoch on disk.
+    collate = make_collate(tokenizer.pad_token_id)
+    fixed = examples["validation"][:8]  # whose logits the saved model will have to repeat
     best, since_best = None, 0
-    advice = (
-        f"--batch-size {max(1, args.batch_size // 2)} with --accumulate {2 * args.accumulate} needs half "
-        "the memory for the same gradient; a smaller --max-length helps too"
-    )
     try:
-        with out_of_memory(advice):
+        with out_of_memory(
+            f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} needs "
+            "about half as much for the same gradient; a smaller --max-length helps too"
+        ):
             for record in train(model, examples["train"], collate, args, device, precision):
-                logits = ask(model, "validation", precision=precision, title="validating")
-                figures = score(logits, splits["validation"]["labels"], names)
-                record["validation"] = figures
-                run["history"].append(record)
-                better = is_better(figures, best, args.select)
-                print(
-                    f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   validation loss "
-                    f"{figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, macro F1 "
-                    f"{figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
+                logits = predict_logits(
+                    model, examples["validation"], collate, device, precision, title="validating"
                 )
+                figures = score(logits, splits["validation"]["labels"], names)
+                run["history"].append(record | {"validation": figures})
+                better = is_better(figures, best, args.select)
+                print_epoch(record, figures, better)
                 since_best = 0 if better else since_best + 1
                 if better:
-                    best, expected = figures, ask(model, "validation", 8)
+                    best, expected = figures, predict_logits(model, fixed, collate, device)
                     run["results"] = {"best_epoch": record["epoch"], "validation": figures}
                     save_model(args.out, model, tokenizer, run)
                 if since_best == args.patience:
@@ -271,60 +255,56 @@ def main():
     except KeyboardInterrupt:
         return say_how_to_go_on(args, model, tokenizer, run)
 
-    # 4. Reload what was saved, and make sure it is the same model before anyone relies on it.
+    # 4. Reload what was saved, and make sure that it is the same model before anyone relies on it.
     model, tokenizer, _ = load_model(args.out, device)
-    again, _ = encode(
-        splits["validation"]["texts"][:8], tokenizer, args.max_length, args.truncation
-    )
-    difference = (ask(model, "validation", 8) - expected).abs().max().item()
-    if again != [one["input_ids"] for one in examples["validation"][:8]] or difference > (
-        0 if device.type == "cpu" else 1e-4
-    ):
+    texts = splits["validation"]["texts"][: len(fixed)]
+    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
+    logits = predict_logits(model, make_examples(input_ids, [0] * len(fixed)), collate, device)
+    difference = (logits - expected).abs().max().item()
+    if difference > (0 if device.type == "cpu" else 1e-4):  # GPUs add up in changing order
         raise RuntimeError(
-            f"{args.out} does not give back the model that was saved ({difference=})"
+            f"{args.out} is not the model that was saved: logits differ by {difference}"
         )
-    print(f"reloaded {args.out}: same tokens, same logits (largest difference {difference:.1g})")
+    print(f"reloaded {args.out}: the same logits (largest difference {difference:.1g})")
 
     # 5. The test split, for the first and only time.
-    logits = ask(model, "test", precision=precision, title="testing")
-    run["results"]["test"] = score(logits, splits["test"]["labels"], names)
-    run["results"]["reviews_per_second"] = (
-        len(examples["train"])
-        * len(run["history"])
-        / sum(record["seconds"] for record in run["history"])
-    )
+    logits = predict_logits(model, examples["test"], collate, device, precision, title="testing")
+    seconds = sum(record["seconds"] for record in run["history"])
+    run["results"] |= {
+        "test": score(logits, splits["test"]["labels"], names),
+        "reviews_per_second": len(examples["train"]) * len(run["history"]) / seconds,
+    }
     write_run(args.out, run)
     print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")
     folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
-    print(
-        f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}\n"
-        f'  python predict.py{folder} "I regret watching this film"'
-    )
+    print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
+    print(f'  python predict.py{folder} "I regret watching this film"')
     if args.demo:
         print(demo.NOTICE)
 
 
-def say_how_to_go_on(args, model, tokenizer, run):
-    """After Ctrl-C: save the weights as they are, and print the command that trains them further."""
-    stopped = f"{args.out}-stopped"
+def print_epoch(record, figures, better):
+    """One line for an epoch. record: from train(); figures: the validation split's."""
     print(
-        f"\nstopped with Ctrl-C; saving the weights as they are now in {stopped} ...",
-        file=sys.stderr,
+        f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   "
+        f"validation loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, "
+        f"macro F1 {figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
     )
+
+
+def say_how_to_go_on(args, model, tokenizer, run):
+    """After Ctrl-C: save the weights as they are, print the command that trains on, return 130."""
+    stopped = f"{args.out}-stopped"
+    print(f"\nstopped with Ctrl-C; saving the weights as they are in {stopped}", file=sys.stderr)
     prepare_folder(stopped)
     save_model(stopped, model, tokenizer, run)
+    if run["history"]:
+        print(f"{args.out} holds the best of {len(run['history'])} whole epochs", file=sys.stderr)
     left = args.epochs - len(run["history"])
     # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
     command = ["python", *sys.argv, "--model", stopped, "--epochs", str(left), "--warmup", "0"]
-    kept = (
-        f"; {args.out} holds the best of {len(run['history'])} whole epochs"
-        if run["history"]
-        else ""
-    )
-    print(
-        f"to train on from these weights, with a new optimizer{kept}:\n  {shlex.join(command)}",
-        file=sys.stderr,
-    )
+    print("to train on from these weights, with a new optimizer:", file=sys.stderr)
+    print(f"  {shlex.join(command)}", file=sys.stderr)
     return 130
 
 

@@ -78,6 +78,13 @@ def choose_precision(wanted, device):
     return "fp32", f"the safe choice on {device.type}"
 
 
+def choose_hardware(device=None, precision="auto"):
+    """Both choices. Returns (torch.device, precision, {"device": reason, "precision": reason})."""
+    device, device_reason = choose_device(device)
+    precision, precision_reason = choose_precision(precision, device)
+    return device, precision, {"device": device_reason, "precision": precision_reason}
+
+
 def autocast(device, precision):
     """The context in which matrix products run in 16 bits, while the weights themselves stay fp32.
 
@@ -138,8 +145,8 @@ def load_pretrained(name, label_names, seed):
             id2label=id2label,
             label2id={label: i for i, label in id2label.items()},
             num_labels=len(label_names),
-            dtype=torch.float32,  # else the checkpoint's own, and Adam's small updates vanish in 16 bits
-            use_safetensors=True,  # the other format is a pickle, which can run code when it is opened
+            dtype=torch.float32,  # else the checkpoint's; Adam's small updates vanish in 16 bits
+            use_safetensors=True,  # the other format, pickle, can run code when it is opened
             trust_remote_code=False,  # no code from the hub either
             ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
             output_loading_info=True,
@@ -151,8 +158,8 @@ def load_pretrained(name, label_names, seed):
     drawn = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
     if drawn - set(head):
         raise UserError(
-            f"the model {name!r} lacks {len(drawn - set(head))} tensors of its own encoder (such as "
-            f"{min(drawn - set(head))}): it is no pretrained {type(model).__name__}"
+            f"the model {name!r} lacks {len(drawn - set(head))} tensors of its own encoder (such "
+            f"as {min(drawn - set(head))}): it is no pretrained {type(model).__name__}"
         )
     if not drawn & set(head) and old_names != id2label:
         torch.manual_seed(seed)
@@ -163,9 +170,9 @@ def load_pretrained(name, label_names, seed):
     if not drawn & set(head):
         return model, "the checkpoint's own head is kept: it judges the same classes"
     return model, (
-        f"transformers' LOAD REPORT is as it should be. MISSING: {len(drawn)} tensors of the new head, "
-        f"drawn with --seed {seed}, which training will fill. UNEXPECTED: {len(info['unexpected_keys'])}"
-        " tensors of the old pretraining head, left behind."
+        f"transformers' LOAD REPORT is as it should be. MISSING: {len(drawn)} tensors of the new "
+        f"head, drawn with --seed {seed}, which training will fill. UNEXPECTED: "
+        f"{len(info['unexpected_keys'])} tensors of the old pretraining head, left behind."
     )
 
 
@@ -283,8 +290,10 @@ def main():
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")
-    for chosen, reason in (choose_device(), choose_precision("auto", choose_device()[0])):
-        print(f"{chosen}: {reason}")
+    device, precision, reasons = choose_hardware()
+    print(
+        f"device     {device}: {reasons['device']}\nprecision  {precision}: {reasons['precision']}"
+    )
     model, note = load_pretrained(args.model, ["negative", "positive"], seed=42)
     print(note + "\n")
     walk(model, load_tokenizer(args.model), args.text)

@@ -156,7 +156,7 @@ def parse_arguments(chapter, argv=None):
     if args.demo:  # other defaults, nothing else: what was typed on the command line still counts
         parser.set_defaults(**demo.DEFAULTS)
         args = parser.parse_args(argv)
-        args.model = args.model or f"{args.out}/untrained"
+        args.model = args.model or demo.untrained_folder(args.out)
     for name in ("epochs", "batch_size", "accumulate", "patience", "max_length"):
         lowest = 3 if name == "max_length" else 1  # [CLS], one token, [SEP]
         if getattr(args, name) is not None and getattr(args, name) < lowest:
@@ -170,16 +170,16 @@ def parse_arguments(chapter, argv=None):
     return args
 
 
-def print_plan(args, run, model, device_reason, precision_reason, full_lengths, groups, steps):
+def print_plan(args, run, model, groups, steps, full_lengths):
     """Print everything that follows from the arguments, before it costs any time.
 
-    full_lengths: tokens of each train review before truncation. groups: AdamW's parameter groups.
-    steps: optimizer steps in an epoch.
+    groups: AdamW's parameter groups. steps: optimizer steps in an epoch. full_lengths: tokens of
+    each train review before truncation.
     """
     device, splits = run["device"], run["splits"]
     print(f"\nmodel      {args.model}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    print(f"device     {device['type']} ({device['name']}): {device_reason}")
-    print(f"precision  {device['precision']}: {precision_reason}")
+    print(f"device     {device['type']} ({device['name']}): {device['reasons']['device']}")
+    print(f"precision  {device['precision']}: {device['reasons']['precision']}")
     for role in ("train", "validation", "test"):
         classes = ", ".join(f"{count:,} {name}" for name, count in splits[role]["classes"].items())
         print(f"{role:10} {splits[role]['reviews']:,} reviews ({classes})")
@@ -188,8 +188,8 @@ def print_plan(args, run, model, device_reason, precision_reason, full_lengths, 
 
     reviews_cut, tokens_cut = cut_shares(full_lengths, args.max_length)
     print(
-        f"length     {args.max_length} tokens, {args.truncation}: cuts {reviews_cut:.1%} of the train "
-        f"reviews, and {tokens_cut:.1%} of all their tokens"
+        f"length     {args.max_length} tokens, {args.truncation}: cuts {reviews_cut:.1%} of the "
+        f"train reviews, and {tokens_cut:.1%} of all their tokens"
     )
     lengths = [min(length, args.max_length) for length in full_lengths]
     grouped = make_batches(lengths, args.batch_size, args.seed, epoch=0)
@@ -203,7 +203,8 @@ def print_plan(args, run, model, device_reason, precision_reason, full_lengths, 
     print(
         f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
         f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all, {int(args.warmup * steps * args.epochs):,} of them warm-up"
+        f"{steps * args.epochs:,} in all, {int(args.warmup * steps * args.epochs):,} of them "
+        "warm-up"
     )
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print(

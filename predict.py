@@ -20,7 +20,7 @@ from checkpoint import load_model, read_run
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
 from evaluate import predict_logits, save_predictions
-from model import choose_device, choose_precision
+from model import choose_hardware
 from sources import check_columns, label_index, read_rows
 
 
@@ -157,8 +157,7 @@ def main():
     check_texts(args.texts)
 
     arguments = read_run(args.model)["arguments"]
-    device, _ = choose_device(args.device)
-    precision, _ = choose_precision(args.precision, device)
+    device, precision, _ = choose_hardware(args.device, args.precision)
     classify, run = make_classifier(args.model, device, precision, args.batch_size)
     if arguments["demo"]:
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)

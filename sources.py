@@ -70,7 +70,7 @@ def hub_address():
 
 
 def hub_error(kind, name, error):
-    """The UserError for a model or data set (`kind`) that could not be loaded, whatever the cause."""
+    """The UserError for a model or data set (`kind`) that could not be loaded, for any cause."""
     reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     if Path(name).exists():
         return UserError(f"{name}: holds no {kind} that can be loaded {reason}")
@@ -117,7 +117,7 @@ def read_rows(path):
 
 
 def read_csv(path):
-    """Rows of a text table; comma, semicolon or tab, whichever the row of column names uses most."""
+    """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
     csv.field_size_limit(
         1 << 30
     )  # the module's own limit, 131,072 characters, is under a long review
@@ -134,8 +134,8 @@ def read_csv(path):
                 if None in row:  # DictReader's key for cells beyond the last column
                     raise UserError(
                         f"{path}, line {reader.line_num}: more cells than columns "
-                        f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must be "
-                        'in double quotes, "like this"'
+                        f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must "
+                        'be in double quotes, "like this"'
                     )
                 yield row
         except csv.Error as error:
@@ -183,7 +183,7 @@ def check_columns(found, wanted, where):
 
 
 def load_table(path, text_column="text", label_column="label"):
-    """Read a whole file. Returns (texts, labels): two lists of equal length, values as they stand."""
+    """Read a whole file. Returns (texts, labels): equally long lists of values as they stand."""
     texts, labels = [], []
     for row in read_rows(path):
         if not texts:
@@ -273,8 +273,8 @@ def label_name(value):
         return None
     if not number.is_integer():
         raise UserError(
-            f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) or "
-            "names; turn scores into classes first"
+            f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) "
+            "or names; turn scores into classes first"
         )
     return str(int(number))
 
@@ -295,8 +295,8 @@ def find_label_names(labels):
         raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
     if len(names) > 100 and len(names) > sum(counts.values()) / 10:
         raise UserError(
-            f"the label column holds {len(names):,} different values in {sum(counts.values()):,} rows: "
-            "is it the right one? Name another with --label-column"
+            f"the label column holds {len(names):,} different values in {sum(counts.values()):,} "
+            "rows: is it the right one? Name another with --label-column"
         )
     return names
 

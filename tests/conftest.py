@@ -41,7 +41,7 @@ def tokenizer(tmp_path_factory):
 
 
 def make_model(family="distilbert", classes=2, loud=False, dropout=0.1):
-    """A tiny random model. loud: weights scaled up, so that a wrong mask changes the logits a lot."""
+    """A tiny random model. loud: large weights, so that a wrong mask changes the logits a lot."""
     size = {"vocab_size": 64, "pad_token_id": 0, "num_labels": classes}
     like_bert = {
         "hidden_size": 32,

@@ -32,7 +32,7 @@ def saved(tmp_path, tokenizer, arguments):
     model.config.label2id = {"negative": 0, "positive": 1}
     args = arguments("--max-length", "24")
     splits = {role: {"texts": ["a"], "labels": [0]} for role in ("train", "validation", "test")}
-    run = describe_run(args, ["negative", "positive"], splits, [], CPU, "fp32")
+    run = describe_run(args, ["negative", "positive"], splits, [], CPU, "fp32", {})
     prepare_folder(tmp_path / "model")
     save_model(tmp_path / "model", model, load_tokenizer(str(tmp_path / "encoder")), run)
     return tmp_path / "model", model

@@ -1,4 +1,4 @@
-"""Chapter 4: figures that equal the reference's, also where the reference is asked odd questions."""
+"""Chapter 4: figures that equal the reference's, also for odd questions."""
 
 import csv
 
@@ -63,7 +63,7 @@ def test_the_interval_is_wilsons(correct, n):
 
 
 def test_one_class_and_its_telltale_f1_raise_a_warning():
-    """F1 = 2a/(1+a) is what a slice with one class gives: an empty result that looks like a good one."""
+    """F1 = 2a/(1+a) is what a slice with one class gives: an empty result that looks good."""
     logits = torch.tensor([[0.0, 1.0]] * 9 + [[1.0, 0.0]])
     found = warnings_for(score(logits, [1] * 10, ["negative", "positive"]))
     assert any("every review is 'positive'" in warning for warning in found)

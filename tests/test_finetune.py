@@ -35,7 +35,7 @@ def test_accumulated_gradients_equal_one_big_batch(
 ):
     """Exact in float64, for every window: whole ones, ragged ones, and the short last one.
 
-    11 reviews in micro-batches of 2 are 6; windows of 4 leave one with 3 reviews in 2 micro-batches.
+    11 reviews in micro-batches of 2 are 6; windows of 4 leave one of 2 micro-batches, 3 reviews.
     Dividing by N there gives a gradient that is too small, by the number of micro-batches one that
     weighs the last review double.
     """
@@ -44,7 +44,7 @@ def test_accumulated_gradients_equal_one_big_batch(
     model = make_model(loud=True, dropout=0.0).double()
     examples = make_examples_of_lengths([3 + 5 * i % 17 for i in range(count)])
     seen = []
-    # In place of a step, write down the gradient: the weights stay, so every window can be repeated.
+    # In place of a step, write down the gradient: the weights stay, so windows can be repeated.
     monkeypatch.setattr(
         torch.optim.AdamW,
         "step",

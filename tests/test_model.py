@@ -98,7 +98,7 @@ def test_weights_are_float32_whatever_the_checkpoint_holds(encoder, tmp_path):
 
 
 def test_a_head_for_the_same_classes_is_kept_and_any_other_is_drawn_anew(tmp_path, tokenizer):
-    """Training on from one's own model goes on; a head that judged emotions must not judge films."""
+    """One's own model is trained on; a head that judged emotions must not judge films."""
     trained = make_model()
     trained.config.id2label = {0: "negative", 1: "positive"}
     trained.save_pretrained(tmp_path)

@@ -49,8 +49,8 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
                 "classes": {name: split["labels"].count(c) for c, name in enumerate(names)},
             }
             for role, split in splits.items()
-        }
-        | {"notes": notes},
+        },
+        "notes": notes,
         "history": [],
         "results": {},
     }

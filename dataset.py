@@ -197,14 +197,17 @@ def encode(texts, tokenizer, max_length, how, progress=False):
     before, after = special_ids(tokenizer)
     room = max_length - len(before) - len(after)
     input_ids, lengths = [], []
-    chunks = range(0, len(texts), 1000)
-    for start in tqdm(chunks, "tokenizing", unit="k reviews", disable=not progress, leave=False):
-        # verbose=False: the library would warn of texts over 512 tokens, which are cut two lines
-        # below.
-        encoded = tokenizer(texts[start : start + 1000], add_special_tokens=False, verbose=False)
-        for ids in encoded["input_ids"]:
-            lengths.append(len(ids) + len(before) + len(after))
-            input_ids.append(before + truncate(ids, room, how) + after)
+    with tqdm(
+        total=len(texts), desc="tokenizing", unit=" reviews", disable=not progress, leave=False
+    ) as bar:
+        for start in range(0, len(texts), 1000):
+            chunk = texts[start : start + 1000]
+            # verbose=False: the library would warn of long texts, which are cut two lines below.
+            encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)
+            for ids in encoded["input_ids"]:
+                lengths.append(len(ids) + len(before) + len(after))
+                input_ids.append(before + truncate(ids, room, how) + after)
+            bar.update(len(chunk))
     return input_ids, lengths
 
 

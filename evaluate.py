@@ -20,11 +20,11 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from checkpoint import load_model
+from checkpoint import load_model, read_run
 from dataset import draw, encode, load_splits, make_collate, make_examples, take, usable_rows
 from errors import UserError, make_parser, out_of_memory, run_command
 from model import autocast, choose_hardware
-from sources import load_table
+from sources import connect_to_hub, load_table
 
 
 # ------------------------------------------------------------------------------ 1. ask the model
@@ -261,6 +261,7 @@ def main():
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
+    connect_to_hub(args.data or read_run(args.model)["arguments"]["data"])
     device, precision, _ = choose_hardware(args.device, args.precision)
     model, tokenizer, run = load_model(args.model, device)
     chosen, notes = load_split(

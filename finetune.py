@@ -176,8 +176,8 @@ def check_finite(loss, norm, precision, epoch, step):
         return
     raise UserError(
         f"the loss is {loss} and the gradient's norm {norm} at step {step + 1} "
-        f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or --precision fp32. "
-        "The best epoch before this one, if there was any, is saved"
+        f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or "
+        "--precision fp32. The best epoch before this one, if there was any, is saved"
     )
 
 

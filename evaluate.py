@@ -1,13 +1,15 @@
-"""Chapter 4: count, then divide.
+"""Chapter 5: count, then divide.
 
 Teaches   how to say how good a classifier is: accuracy with the interval it deserves, what accuracy
           hides (precision, recall, F1, the confusion matrix), and reading the mistakes themselves.
 Order     after finetune.py, which calls predict_logits() and score() after every epoch.
 Run       python evaluate.py --model model                        the whole test split
-          python evaluate.py --model model --split validation --subset 500
+          python evaluate.py --model model --subset 2000          2,000 reviews of it
           python evaluate.py --model model --data reviews.csv --save predictions.csv
 Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes
-          that the model was most sure of.
+          that the model was most sure of. The --subset of training is not repeated by itself: give
+          it again, and the same reviews are drawn. To read the test split twice harms nothing; to
+          choose by what you read there would.
 """
 
 import csv
@@ -21,15 +23,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from checkpoint import load_model, read_run
-from dataset import draw, encode, load_splits, make_collate, make_examples, take, usable_rows
+from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
 from model import autocast, choose_hardware
 from sources import connect_to_hub, load_table
+from splits import draw, load_splits, take, usable_rows
 
 
 # ------------------------------------------------------------------------------ 1. ask the model
 def predict_logits(model, examples, collate, device, precision="fp32", batch_size=64, title=None):
-    """The model's raw scores for every example. Returns logits [N, classes] on the CPU, float32.
+    """The logits, one raw score per class, of every example: [N, C], float32, on the CPU.
 
     Row i belongs to examples[i]. Inside, the longest come first, in batches of like length: little
     padding, and a batch too large for the memory fails at once. title: show a progress bar with it.
@@ -37,12 +40,11 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
     logits = torch.empty(len(examples), model.config.num_labels)  # [N, C]
     # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
-    # and the next epoch trains without dropout. So remember the mode that was found, and restore
-    # it.
+    # and the next epoch trains without dropout. So the mode that was found is restored.
     was_training = model.training
     model.eval()
     try:
-        # inference_mode: no graph for a backward pass is kept, which saves memory and time.
+        # inference_mode: nothing is kept for a backward pass, which saves memory and time.
         with (
             torch.inference_mode(),
             autocast(device, precision),
@@ -79,7 +81,7 @@ def wilson_interval(correct, n, confidence=0.95):
 
 
 def score(logits, labels, names):
-    """Every figure of a split, from all of it at once. logits [N, C], labels: N class numbers.
+    """Every figure of a split, from all of it at once. logits: [N, C]; labels: N class numbers.
 
     Nothing here is a mean of batch means: with 25 reviews in batches of 10, 10 and 5 that would
     count each of the last five twice. Returns a dict of plain numbers, ready for run.json.
@@ -89,6 +91,7 @@ def score(logits, labels, names):
     labels = torch.as_tensor(labels)  # [N]
     n, classes = logits.shape
     confusion = torch.zeros(classes, classes, dtype=torch.long)  # [truth, prediction]
+    # confusion[label, prediction] += 1 for each review; accumulate, or a pair counts only once.
     confusion.index_put_((labels, logits.argmax(dim=-1)), torch.tensor(1), accumulate=True)
     correct = confusion.diagonal().sum().item()
     per_class = {}
@@ -107,7 +110,7 @@ def score(logits, labels, names):
         "accuracy": correct / n,
         "accuracy_interval": list(wilson_interval(correct, n)),
         "macro_f1": sum(figures["f1"] for figures in per_class.values()) / classes,
-        # float64: a float32 sum over 25,000 losses loses digits.
+        # In float64: a float32 sum over 25,000 losses would round digits away.
         "loss": functional.cross_entropy(logits.double(), labels).item(),
         "per_class": per_class,
         "confusion": confusion.tolist(),
@@ -124,8 +127,7 @@ def warnings_for(figures):
         )
     a = figures["accuracy"]
     for name, one in figures["per_class"].items():
-        # With two classes this equality holds only if no review of the other class was ever
-        # recognised.
+        # With two classes that means: no review of the other class was ever recognised.
         same = math.isclose(one["f1"], 2 * a / (1 + a))
         if len(figures["per_class"]) == 2 and 0 < a < 1 and same:
             found.append(
@@ -153,14 +155,13 @@ def print_scores(figures, title):
             f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} "
             f"{one['n']:>9,}"
         )
-    print(f"\n{'is / called':{wide}} " + " ".join(f"{name:>9}" for name in figures["per_class"]))
+    print("\nconfusion matrix, a row for what they are, a column for what they were called")
+    print(f"{'':{wide}} " + " ".join(f"{name:>9}" for name in figures["per_class"]))
     for name, row in zip(figures["per_class"], figures["confusion"]):
-        print(
-            f"{name:{wide}} "
-            + " ".join(
-                f"{count:>{max(9, len(other))},}" for count, other in zip(row, figures["per_class"])
-            )
+        cells = (
+            f"{count:>{max(9, len(other))},}" for count, other in zip(row, figures["per_class"])
         )
+        print(f"{name:{wide}} " + " ".join(cells))
     for warning in warnings_for(figures):
         print(f"\nwarning: {warning}")
 
@@ -185,10 +186,12 @@ def print_mistakes(logits, labels, texts, names, count=5):
     scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
     wrong = [i for i in range(len(labels)) if predicted[i] != labels[i]]
     wrong.sort(key=lambda i: -scores[i])
-    print(f"\n{len(wrong):,} mistakes" + (", the most confident first" if wrong else ""))
+    print(
+        f"\n{len(wrong):,} mistakes; the surest of them, with the probability given to the answer"
+    )
     for i in wrong[:count]:
         text = texts[i] if len(texts[i]) <= 240 else texts[i][:100] + " ... " + texts[i][-130:]
-        print(f"  {scores[i]:.3f} {names[predicted[i]]}, is {names[labels[i]]}: {text}")
+        print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {text}")
 
 
 def save_predictions(path, rows):
@@ -203,9 +206,7 @@ def save_predictions(path, rows):
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        Path(temporary).unlink(
-            missing_ok=True
-        )  # only there if something went wrong, Ctrl-C included
+        Path(temporary).unlink(missing_ok=True)  # is there only if something stopped us
 
 
 # ------------------------------------------------------------------------------ 4. a saved model
@@ -226,6 +227,7 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
     else:
         splits, _, notes = load_splits(data, *columns, seed=arguments["seed"], names=names)
         chosen = splits[split]
+        notes = [note for note in notes if note.startswith(split)]
     if subset is not None:
         if subset < 1:
             raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
@@ -261,6 +263,8 @@ def main():
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
+    if args.save and not os.access(Path(args.save).parent, os.W_OK):  # now, not after the work
+        raise UserError(f"{args.save} cannot be written: check its folder")
     connect_to_hub(args.data or read_run(args.model)["arguments"]["data"])
     device, precision, _ = choose_hardware(args.device, args.precision)
     model, tokenizer, run = load_model(args.model, device)
@@ -289,7 +293,7 @@ def main():
         save_predictions(
             args.save,
             [
-                (text, names[label], names[p], f"{s:.6f}")
+                (text, names[label], names[p], s)
                 for text, label, p, s in zip(texts, labels, predicted.tolist(), scores.tolist())
             ],
         )

@@ -1,8 +1,8 @@
-"""Chapter 3: the loop, in the open.
+"""Chapter 4: the loop, in the open.
 
 Teaches   fine-tuning itself: batches in, gradients accumulated, one careful step, again; a learning
           rate that rises and falls; and how to choose the epoch to keep without touching the test.
-Order     after dataset.py and model.py; next is evaluate.py. Read train() first.
+Order     after model.py; next is evaluate.py. Read train() first.
 Run       python finetune.py --epochs 3 --subset 2000        real reviews, downloaded once
           python finetune.py --demo                          a rehearsal, nothing to download
           python finetune.py --data reviews.csv --out mine   your own texts and labels
@@ -15,6 +15,7 @@ import math
 import shlex
 import sys
 import time
+from collections import Counter
 
 import torch
 from torch.nn import functional
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 import demo
 from checkpoint import describe_run, load_model, prepare_folder, save_model, write_run
-from dataset import encode, load_splits, make_batches, make_collate, make_examples
+from dataset import encode, make_batches, make_collate, make_examples
 from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
 from model import (
@@ -35,27 +36,32 @@ from model import (
 )
 from plan import parse_arguments, print_plan
 from sources import connect_to_hub
+from splits import load_splits, require_all_classes
 
 
 # ------------------------------------------------------------------------------ the loop
 def train(model, examples, collate, args, device, precision):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
-    A generator: after each epoch it yields a record of the epoch, and whoever called it can
-    validate, save, or break off. A micro-batch is what fits into memory at once; a window is the
-    `accumulate` micro-batches whose gradients are added up before the optimizer takes one step.
+    A generator: after each epoch, one pass over all examples, it yields a record, and whoever
+    called it can validate, save, or break off. A micro-batch is what fits into memory at once; a
+    window is the `accumulate` micro-batches whose gradients are added up to one optimizer step. A
+    gradient says, for every weight, in which direction and how steeply the loss rises.
     """
     lengths = [len(example["input_ids"]) for example in examples]
+    # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
+    # and divides the first by the root of the second: each weight moves about lr a step, however
+    # small its gradient is. A frozen weight has no gradient, and AdamW passes it over.
     optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.lr)
-    # fp16 gradients can be too small to represent; the scaler multiplies the loss, and so all
-    # gradients, by a large number that is divided out again before the step. For other precisions
-    # it does nothing.
+    # fp16 gradients can be too small to represent. The scaler multiplies the loss, and so all
+    # gradients, by a large number (65,536 at first), which is divided out again before the step.
+    # For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     total_steps = args.epochs * count_steps(len(examples), args.batch_size, args.accumulate)
     warmup_steps = int(args.warmup * total_steps)
     step = 0  # counts optimizer steps, never micro-batches
     torch.manual_seed(args.seed)  # for dropout; the order of the data has its own seed
-    model.train()
+    model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
 
     for epoch in range(args.epochs):
         # 1. What may move: at first perhaps only the head, so that its random start does not shake
@@ -84,24 +90,27 @@ def train(model, examples, collate, args, device, precision):
 
                     # 3. Forward. The mask goes along, or the model reads the padding.
                     with autocast(device, precision):
-                        logits = model(
-                            input_ids=input_ids, attention_mask=attention_mask
-                        ).logits  # [B, C]
+                        output = model(input_ids=input_ids, attention_mask=attention_mask)
+                    logits = output.logits  # [B, C]
 
-                    # 4. The sum of the losses, divided by the reviews in the WINDOW. Then the
-                    #    gradients of its micro-batches add up to that of one large batch, exactly.
-                    #    Dividing each micro-batch's mean by `accumulate` would weigh short ones too
-                    #    much, and be wrong altogether in a window that is short itself.
+                    # 4. Cross-entropy is minus the log of the probability given to the right class:
+                    #    0 when sure and right, ln 2 = 0.69 for a coin toss between two. Its sum is
+                    #    divided by the reviews in the WINDOW. Then the gradients of the
+                    #    micro-batches add up to that of one large batch of the same reviews,
+                    #    exactly. Dividing each micro-batch's mean by `accumulate` would give the
+                    #    reviews of an incomplete one too much weight, and be wrong altogether in a
+                    #    window of fewer micro-batches.
                     if precision != "fp32":
                         logits = logits.float()  # 16-bit logits: a sum of losses needs more digits
                     loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews
 
-                    # 5. Backward adds to .grad; the graph of this micro-batch is freed.
+                    # 5. Backward adds this micro-batch's gradients to each weight's .grad, and
+                    #    frees the intermediate results that forward had kept for it.
                     scaler.scale(loss).backward()
                     window_loss += loss.detach()
 
-                # 6. Clip: one odd window must not throw the weights far away. Unscale first, or the
-                #    limit would be compared with gradients that are 65,536 times too large.
+                # 6. Clip: one odd window must not throw the weights far away. Unscale first, or
+                #    under fp16 the limit would meet gradients that are 65,536 times too large.
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
                 check_finite(window_loss.item(), norm.item(), precision, epoch, step)
@@ -114,13 +123,13 @@ def train(model, examples, collate, args, device, precision):
                 step += 1
 
                 # 8. Empty the gradients, or the next window would start on top of this one.
-                optimizer.zero_grad(set_to_none=True)
-                epoch_loss += window_loss.item() * reviews
+                optimizer.zero_grad()
+                epoch_loss += window_loss.item() * reviews  # a mean; times its reviews, a sum again
                 bar.update(reviews)
                 bar.set_postfix(loss=f"{window_loss.item():.3f}", refresh=False)
 
-        # 9. Over to main(), which looks at reviews that are not trained on and decides what to
-        #    keep.
+        # 9. Over to main(), which asks about reviews that are not trained on. The train loss may be
+        #    above theirs: it is a mean over an epoch in which the weights improved, with dropout.
         seconds = time.perf_counter() - started
         yield {
             "epoch": epoch + 1,
@@ -135,16 +144,17 @@ def train(model, examples, collate, args, device, precision):
 def decay_groups(model, weight_decay):
     """AdamW's two parameter groups: decay for matrices, none for vectors.
 
-    Weight decay pulls weights toward 0, which keeps the matrices of a model from growing. Biases
-    and layer-norm scales are vectors: pulled toward 0 they would switch their layer off. Sorting by
-    rank needs no names: the usual list of names ("LayerNorm.weight") misses 12 of DistilBERT's 13
-    norms. AdamW: Loshchilov & Hutter 2019.
+    Weight decay pulls weights toward 0, which keeps matrices from growing. Layer-norm scales are
+    vectors that start at 1: pulled toward 0 they switch their layer off. Biases are vectors too,
+    and few. Counting dimensions needs no names; the usual list, "bias" and "LayerNorm.weight",
+    misses 12 of DistilBERT's 13 norms. AdamW: Loshchilov & Hutter 2019.
     """
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     # Every parameter in exactly one group: one that is forgotten would never be trained.
-    ids = [id(p) for p in decayed + plain]
-    assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in model.parameters()}
+    times = Counter(id(p) for p in decayed + plain)
+    wrong = [name for name, p in model.named_parameters() if times[id(p)] != 1]
+    assert not wrong, f"not in exactly one group: {wrong}"
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -152,11 +162,11 @@ def decay_groups(model, weight_decay):
 
 
 def rate_factor(step, warmup_steps, total_steps):
-    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...): up, then down
-    to 0.
+    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...).
 
-    Warm-up: Adam's running means know nothing at first, and full steps then would spoil pretrained
-    weights. Decay: ever smaller steps settle at the end. The same numbers as transformers'
+    It rises to 1 during warm-up, because Adam's running means know nothing at first and full steps
+    would spoil pretrained weights; then it falls in a line that would reach 0 after the last step,
+    because ever smaller steps settle. The same numbers as transformers'
     get_linear_schedule_with_warmup, where step 0 of a warm-up has rate 0 and only fills the means.
     """
     if step < warmup_steps:
@@ -185,9 +195,8 @@ def is_better(new, best, select):
     """Whether validation figures `new` beat `best` (None at first). Of equals the earlier stays."""
     if best is None:
         return True
-    if (
-        select == "loss"
-    ):  # counts how sure the wrong answers were, so it can rise while accuracy rises
+    # The loss also counts how sure the wrong answers were, so it can rise while accuracy rises.
+    if select == "loss":
         return new["loss"] < best["loss"]
     key = {"accuracy": "accuracy", "f1": "macro_f1"}[select]
     return new[key] > best[key]
@@ -208,6 +217,7 @@ def main():
     splits, names, notes = load_splits(
         args.data, args.text_column, args.label_column, args.seed, args.subset
     )
+    require_all_classes(splits, names)
     model, load_note = load_pretrained(args.model, names, args.seed)
     if args.max_length > max_positions(model):
         raise UserError(
@@ -229,7 +239,7 @@ def main():
 
     # 3. Train; after each epoch ask about the validation reviews, and keep the best epoch on disk.
     collate = make_collate(tokenizer.pad_token_id)
-    fixed = examples["validation"][:8]  # whose logits the saved model will have to repeat
+    fixed = examples["validation"][:8]  # the saved model will have to repeat their logits, in fp32
     best, since_best = None, 0
     try:
         with out_of_memory(
@@ -302,8 +312,12 @@ def say_how_to_go_on(args, model, tokenizer, run):
         print(f"{args.out} holds the best of {len(run['history'])} whole epochs", file=sys.stderr)
     left = args.epochs - len(run["history"])
     # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
-    command = ["python", *sys.argv, "--model", stopped, "--epochs", str(left), "--warmup", "0"]
-    print("to train on from these weights, with a new optimizer:", file=sys.stderr)
+    command = ["python", *sys.argv, "--model", stopped, "--out", f"{args.out}-more"]
+    command += ["--epochs", str(left)]
+    print(
+        "to train these weights further, with a new optimizer, a new warm-up and a new order:",
+        file=sys.stderr,
+    )
     print(f"  {shlex.join(command)}", file=sys.stderr)
     return 130
 

@@ -1,11 +1,15 @@
-"""Chapter 2: a pretrained encoder with a new head.
+"""Chapter 3: a pretrained encoder with a new head.
 
 Teaches   which hardware does the work and in which number format; how an encoder that has read much
-          text gets a small new layer that judges; and which of its parameters training may move.
-Order     after dataset.py; next is finetune.py.
+          text gets a small new head that judges; and which of its parameters training may move.
+          Pretrained means: for days on end it guessed words that had been hidden in books and in
+          Wikipedia. So it knows which words go with which, and nothing of opinions. The layers that
+          guessed words are thrown away, and new ones that judge are put in their place: the head.
+Order     after splits.py; next is finetune.py.
 Run       python model.py "I regret watching this film"
 Expect    your sentence on its way through the model: each stage with the shape that comes out of it
-          and the number of its parameters. The last line is a guess: the head is untrained.
+          and the number of its parameters. The verdict at the end is a guess, because the head is
+          new (unless --model names a folder that finetune.py saved).
 """
 
 import os
@@ -16,7 +20,8 @@ from torch import nn
 from errors import UserError, make_parser, run_command
 from sources import connect_to_hub, hub_error
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when a process is forked
+# The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 # ------------------------------------------------------------------------------ 1. device
@@ -88,7 +93,8 @@ def choose_hardware(device=None, precision="auto"):
 def autocast(device, precision):
     """The context in which matrix products run in 16 bits, while the weights themselves stay fp32.
 
-    Autocast leaves sums that need the digits (softmax, layer norm, the loss) in fp32.
+    What else is rounded differs by device: a GPU keeps softmax, layer norm and losses in fp32, a
+    CPU only losses. So finetune.py computes its loss outside, from logits widened to fp32.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
@@ -98,9 +104,7 @@ def autocast(device, precision):
 def load_tokenizer(name):
     """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
 
-    split_special_tokens: a review that contains "[SEP]" as text gets no say over where texts end.
-    model_input_names: no token_type_ids, which tell two texts apart; we have one, and DistilBERT
-    none.
+    Raises UserError where there is none, or one that cannot pad.
     """
     connect_to_hub(name)
     from transformers import AutoTokenizer
@@ -108,18 +112,15 @@ def load_tokenizer(name):
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name,
-            split_special_tokens=True,
-            trust_remote_code=False,
+            trust_remote_code=False,  # nothing that comes from the hub is run as a program
+            split_special_tokens=True,  # "[SEP]" in a review is text, and does not end the review
+            # Not token_type_ids: they tell the first of two texts from the second, we have one.
             model_input_names=["input_ids", "attention_mask"],
         )
-    except (
-        Exception
-    ) as error:  # OSError, ValueError, KeyError, ...: the library names no common type
+    except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
     if tokenizer.pad_token_id is None:
-        raise UserError(
-            f"the tokenizer of {name!r} has no padding token: choose an encoder like BERT"
-        )
+        raise UserError(f"{name}: its tokenizer cannot pad; choose an encoder such as BERT")
     return tokenizer
 
 
@@ -128,47 +129,55 @@ def load_pretrained(name, label_names, seed):
 
     name: a hub name or a local folder of any model with a ...ForSequenceClassification class.
     label_names: one name per class; they go into the config, so that every tool shows "positive"
-    and
-        not "LABEL_1".
-    The head is drawn at random, so the seed is set right before. Only a checkpoint that already
-    judges the same classes keeps its head: training then goes on where it ended.
+        and not "LABEL_1". None for the checkpoint's own.
+    DistilBERT's head takes the vector at [CLS], which is hidden[:, 0] of hidden [B, T, 768],
+    through pre_classifier [B, 768], ReLU, dropout and classifier [B, C]. Only a checkpoint that
+    already judges the same classes keeps its head: training then goes on where it ended.
     """
     connect_to_hub(name)
     from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
 
-    id2label = dict(enumerate(label_names))
-    torch.manual_seed(seed)
+    logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
     try:
-        old_names = AutoConfig.from_pretrained(name, trust_remote_code=False).id2label
+        old_names = list(
+            AutoConfig.from_pretrained(name, trust_remote_code=False).id2label.values()
+        )
+        label_names = label_names or old_names
+        torch.manual_seed(seed)  # right here, because the next line draws the head at random
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
-            id2label=id2label,
-            label2id={label: i for i, label in id2label.items()},
+            id2label=dict(enumerate(label_names)),
+            label2id={label: i for i, label in enumerate(label_names)},
             num_labels=len(label_names),
             dtype=torch.float32,  # else the checkpoint's; Adam's small updates vanish in 16 bits
             use_safetensors=True,  # the other format, pickle, can run code when it is opened
-            trust_remote_code=False,  # no code from the hub either
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
             output_loading_info=True,
         )
     except Exception as error:
         raise hub_error("model", name, error) from error
 
-    head = [parameter_name for parameter_name, part in parameter_parts(model) if part == "head"]
+    head = {parameter for parameter, part in parameter_parts(model) if part == "head"}
     drawn = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
-    if drawn - set(head):
+    if drawn - head:
         raise UserError(
-            f"the model {name!r} lacks {len(drawn - set(head))} tensors of its own encoder (such "
-            f"as {min(drawn - set(head))}): it is no pretrained {type(model).__name__}"
+            f"the model {name!r} lacks {len(drawn - head)} tensors of its own encoder (such as "
+            f"{min(drawn - head)}): it is no pretrained {type(model).__name__}"
         )
-    if not drawn & set(head) and old_names != id2label:
+    if not drawn and old_names != label_names:
+        # A trained head for as many other classes has been loaded: draw a new one. Building the
+        # whole model anew and taking its head fits every architecture.
         torch.manual_seed(seed)
         fresh = type(model)(model.config).state_dict()
         model.load_state_dict({key: fresh[key] for key in head}, strict=False)
-        drawn |= set(head)
-    model.config.problem_type = "single_label_classification"
-    if not drawn & set(head):
-        return model, "the checkpoint's own head is kept: it judges the same classes"
+        drawn = head
+    model.config.problem_type = (
+        "single_label_classification"  # what we train it for: one class each
+    )
+    if not drawn:
+        return model, "the checkpoint's own head is kept, because it judges the same classes"
     return model, (
         f"transformers' LOAD REPORT is as it should be. MISSING: {len(drawn)} tensors of the new "
         f"head, drawn with --seed {seed}, which training will fill. UNEXPECTED: "
@@ -183,9 +192,8 @@ def max_positions(model):
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            return module.num_embeddings - (
-                0 if module.padding_idx is None else module.padding_idx + 1
-            )
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
     return model.config.max_position_embeddings  # ModernBERT and others compute positions, no table
 
 
@@ -193,7 +201,8 @@ def max_positions(model):
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 
-    The layers are the encoder's one ModuleList of that length; the head is all that stands outside
+    Embeddings are the table of one learned vector per token and per position. The layers are the
+    list of as many modules as config.num_hidden_layers says. The head is all that stands outside
     the encoder, and BERT's pooler, which sits on top of it and is often new too.
     """
     depth = model.config.num_hidden_layers
@@ -216,17 +225,16 @@ def parameter_parts(model):
 
 
 def set_trainable(model, train_layers=None):
-    """Freeze all but the head and the top `train_layers` encoder layers (None: nothing is frozen).
+    """Freeze all but the head and the top `train_layers` encoder layers (None: freeze nothing).
 
-    A frozen parameter gets no gradient: it keeps its pretrained value, and backward ends above it.
-    Returns {part: (parameters, of them trainable)}. Raises UserError if the head would be frozen: a
-    random head that never learns makes every prediction a coin toss.
+    A frozen parameter gets no gradient and keeps its pretrained value. Backward stops at the lowest
+    layer that trains, which is the time that freezing saves. Returns {part: (parameters, of them
+    trainable)}. Raises UserError if the head would be frozen: a random head that never learns makes
+    every prediction a coin toss.
     """
     depth = model.config.num_hidden_layers
     if train_layers is not None and not 0 <= train_layers <= depth:
-        raise UserError(
-            f"--train-layers {train_layers}: has to be 0 to {depth}, the model's layers"
-        )
+        raise UserError(f"--train-layers {train_layers}: the model's layers are 0 to {depth}")
     on = {"head"} | {f"layer {n}" for n in range(depth - (train_layers or 0) + 1, depth + 1)}
     parameters, counts = dict(model.named_parameters()), {}
     for name, part in parameter_parts(model):
@@ -240,62 +248,68 @@ def set_trainable(model, train_layers=None):
 
 
 # ------------------------------------------------------------------------------ a sentence's way
-def walk(model, tokenizer, text):
-    """Send one text through the model and print what comes out of each stage."""
-    seen = []
+def watch(model, record):
+    """Call record(label, module, input, output) whenever one of the model's stages has run.
 
-    def remember(label, module):
-        def hook(module, inputs, output):
-            first = output if torch.is_tensor(output) else output[0]
-            seen.append((label, list(first.shape), sum(p.numel() for p in module.parameters())))
-
-        return module.register_forward_hook(hook)
-
-    # Hooks are called with a module's output each time it runs; they change nothing.
-    labels = {name.rsplit(".", 1)[0]: part for name, part in parameter_parts(model)}
-    hooks = []
+    The stages are the embeddings, each whole encoder layer, and each module of the head; not the
+    hundred pieces inside of them. PyTorch calls a forward hook with what goes into a module and
+    what comes out, and changes nothing.
+    """
+    head = {name.rsplit(".", 1)[0] for name, part in parameter_parts(model) if part == "head"}
     for name, module in model.named_modules():
-        under = [labels[child] for child in labels if child == name or child.startswith(name + ".")]
-        last = name.rsplit(".", 1)[-1]
-        if last.isdigit() and under and under[0] == f"layer {int(last) + 1}":
-            hooks.append(remember(f"encoder {under[0]}", module))
-        elif last == "embeddings" or (name in labels and labels[name] == "head"):
-            hooks.append(remember(name, module))
-    batch = tokenizer(text, return_tensors="pt")
-    model.eval()  # dropout off: the same text has to give the same answer
-    with torch.inference_mode():
-        logits = model(**batch).logits  # [1, classes]
-    for hook in hooks:
-        hook.remove()
+        parent, _, last = name.rpartition(".")
+        if last == "embeddings" or name in head:
+            label = name
+        elif last.isdigit() and len(model.get_submodule(parent)) == model.config.num_hidden_layers:
+            label = f"encoder layer {int(last) + 1}"
+        else:
+            continue
+        module.register_forward_hook(
+            lambda module, given, output, label=label: record(label, module, given[0], output)
+        )
 
-    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
-    print(f"{'stage':34} {'shape':>16} {'parameters':>12}")
-    print(f"{'input_ids':34} {str(list(batch['input_ids'].shape)):>16}   {' '.join(tokens)}")
-    for label, shape, size in seen:
-        print(f"{label:34} {str(shape):>16} {size:>12,}")
-    probabilities = logits[0].softmax(dim=-1)  # [classes]: positive, and their sum is 1
-    print(
-        f"{'logits':34} {str(list(logits.shape)):>16}   {[round(x, 3) for x in logits[0].tolist()]}"
-    )
-    for i, probability in enumerate(probabilities.tolist()):
-        print(f"{'probability of ' + model.config.id2label[i]:34} {probability:>16.3f}")
+
+def walk(model, tokenizer, text):
+    """Send one text through the model, on the CPU in fp32, and print what each stage makes."""
+    rows = []
+
+    def record(label, module, given, output):
+        output = output if torch.is_tensor(output) else output[0]
+        if given.dim() == 2 and rows and len(rows[-1][1]) == 3:  # [1, T, width] became [1, width]
+            rows.append(("one vector for the whole text", list(given.shape), 0))
+        rows.append((label, list(output.shape), sum(p.numel() for p in module.parameters())))
+
+    watch(model, record)
+    most = max_positions(model)
+    # input_ids and attention_mask, [1, T] each
+    batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
+    model.eval()  # dropout, which drops a tenth of the numbers at random in training, is off
+    with torch.inference_mode():
+        logits = model(**batch).logits  # [1, C]: a score for each class, any real number
+
+    tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
+    print(f"{'stage':30} {'shape':>14} {'parameters':>12}")
+    print(f"{'input_ids':30} {str(list(batch['input_ids'].shape)):>14}   {tokens[:50]}")
+    for label, shape, size in rows:
+        print(f"{label:30} {str(shape):>14} {size:>12,}")
+    print(f"{'logits':30} {str(list(logits.shape)):>14}   {logits[0].tolist()}")
+    for i, probability in enumerate(logits[0].softmax(dim=-1).tolist()):  # positive, their sum is 1
+        print(f"{'probability of ' + model.config.id2label[i]:30} {probability:>14.3f}")
 
 
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("text", help="a sentence of your own")
-    parser.add_argument(
-        "--model", default="distilbert-base-uncased", help="hub name or local folder"
-    )
+    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")
     device, precision, reasons = choose_hardware()
-    print(
-        f"device     {device}: {reasons['device']}\nprecision  {precision}: {reasons['precision']}"
-    )
-    model, note = load_pretrained(args.model, ["negative", "positive"], seed=42)
-    print(note + "\n")
+    print("finetune.py would use here")
+    print(f"    device     {device}: {reasons['device']}")
+    print(f"    precision  {precision}: {reasons['precision']}")
+    model, note = load_pretrained(args.model, None, seed=42)
+    print(f"\n{note}\n")
     walk(model, load_tokenizer(args.model), args.text)
 
 

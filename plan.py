@@ -24,7 +24,9 @@ def parse_arguments(chapter, argv=None):
     parser = make_parser(chapter)
     group = parser.add_argument_group("the texts")
     group.add_argument(
-        "--data", default="stanfordnlp/imdb", metavar="NAME",
+        "--data",
+        default="stanfordnlp/imdb",
+        metavar="NAME",
         help="hub data set, or a .csv, .tsv, .jsonl or .parquet file, or a folder with train.* and "
         "test.* (default: IMDB, 25,000 reviews to learn from and 25,000 to test)",
     )
@@ -32,86 +34,130 @@ def parse_arguments(chapter, argv=None):
         "--text-column", default="text", metavar="NAME", help="column of the texts (default: text)"
     )
     group.add_argument(
-        "--label-column", default="label", metavar="NAME",
+        "--label-column",
+        default="label",
+        metavar="NAME",
         help="column of the labels, numbers or names (default: label)",
     )
     group.add_argument(
-        "--subset", type=int, metavar="REVIEWS",
+        "--subset",
+        type=int,
+        metavar="REVIEWS",
         help="train reviews to draw, as many of each class; validation and test at most as many "
         "each (default: all; a subset shows in minutes what a full run does in hours)",
     )
     group.add_argument(
-        "--max-length", type=int, default=256, metavar="TOKENS",
+        "--max-length",
+        type=int,
+        default=256,
+        metavar="TOKENS",
         help="tokens kept of a review, [CLS] and [SEP] included (default: 256; more of them "
         "lose less of the text, and take more time and memory)",
     )
     group.add_argument(
-        "--truncation", choices=TRUNCATIONS, default="head+tail",
+        "--truncation",
+        choices=TRUNCATIONS,
+        default="head+tail",
         help="what is kept of a longer review (default: head+tail; verdicts stand at the end)",
     )
 
     group = parser.add_argument_group("the model")
     group.add_argument(
-        "--model", default="distilbert-base-uncased", metavar="NAME",
+        "--model",
+        default="distilbert-base-uncased",
+        metavar="NAME",
         help="hub name or local folder (default: distilbert-base-uncased, 40 %% smaller and 60 %% "
         "faster than BERT at 97 %% of its score, says Sanh et al. 2019)",
     )
     group.add_argument(
-        "--head-epochs", type=int, default=0, metavar="EPOCHS",
+        "--head-epochs",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
         help="at the start, train only the new head so long (default: 0; warm-up usually protects "
         "the pretrained layers well enough)",
     )
     group.add_argument(
-        "--train-layers", type=int, metavar="LAYERS",
+        "--train-layers",
+        type=int,
+        metavar="LAYERS",
         help="after that, train the head and so many encoder layers from the top; 0: the head "
         "alone (default: everything trains; less is faster, takes less memory, and learns less)",
     )
 
     group = parser.add_argument_group("the steps")
     group.add_argument(
-        "--epochs", type=int, default=2, metavar="EPOCHS",
+        "--epochs",
+        type=int,
+        default=2,
+        metavar="EPOCHS",
         help="passes over the train reviews (default: 2; a small subset takes 3 or more)",
     )
     group.add_argument(
-        "--batch-size", type=int, default=16, metavar="REVIEWS",
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="REVIEWS",
         help="reviews in a micro-batch (default: 16; halve it when memory runs out)",
     )
     group.add_argument(
-        "--accumulate", type=int, default=1, metavar="BATCHES",
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="BATCHES",
         help="micro-batches to an optimizer step (default: 1; double it when you halve the batch "
         "size, and the gradient stays the same)",
     )
     group.add_argument(
-        "--lr", type=float, default=5e-5, metavar="RATE",
+        "--lr",
+        type=float,
+        default=5e-5,
+        metavar="RATE",
         help="peak learning rate (default: 5e-5, the largest that Devlin et al. 2019 recommend; at "
         "4e-4 BERT forgot all it knew, says Sun et al. 2019)",
     )
     group.add_argument(
-        "--warmup", type=float, default=0.1, metavar="SHARE",
+        "--warmup",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
         help="share of the steps in which the rate rises (default: 0.1, as in Devlin et al. 2019)",
     )
     group.add_argument(
-        "--weight-decay", type=float, default=0.01, metavar="RATE",
+        "--weight-decay",
+        type=float,
+        default=0.01,
+        metavar="RATE",
         help="AdamW's pull of the matrices toward 0 (default: 0.01, as in Devlin et al. 2019)",
     )
     group.add_argument(
-        "--clip", type=float, default=1.0, metavar="NORM",
+        "--clip",
+        type=float,
+        default=1.0,
+        metavar="NORM",
         help="largest norm of a gradient (default: 1.0, as in BERT's published code)",
     )
     group.add_argument(
-        "--seed", type=int, default=42, metavar="NUMBER",
+        "--seed",
+        type=int,
+        default=42,
+        metavar="NUMBER",
         help="of the split, the draw, the new head, the order and the dropout (default: 42; change "
         "it to see how much of a result is luck)",
     )
 
     group = parser.add_argument_group("the choice")
     group.add_argument(
-        "--select", choices=("accuracy", "f1", "loss"), default="accuracy",
+        "--select",
+        choices=("accuracy", "f1", "loss"),
+        default="accuracy",
         help="validation figure that decides which epoch is kept (default: accuracy; f1, the mean "
         "over the classes, where one class is rare)",
     )
     group.add_argument(
-        "--patience", type=int, metavar="EPOCHS",
+        "--patience",
+        type=int,
+        metavar="EPOCHS",
         help="stop after so many epochs without a better one (default: never)",
     )
 
@@ -120,17 +166,22 @@ def parse_arguments(chapter, argv=None):
         "--device", metavar="NAME", help="cpu, cuda, mps or xpu (default: the best there is)"
     )
     group.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16", "auto"), default="auto",
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "auto"),
+        default="auto",
         help="number format (default: auto, 16 bits where the hardware multiplies them natively)",
     )
 
     group = parser.add_argument_group("the result")
     group.add_argument(
-        "--out", default="model", metavar="FOLDER",
+        "--out",
+        default="model",
+        metavar="FOLDER",
         help="where the model goes (default: model; with --demo: demo)",
     )
     group.add_argument(
-        "--demo", action="store_true",
+        "--demo",
+        action="store_true",
         help="rehearse on made-up reviews with a tiny untrained model: no network, under a minute",
     )
 

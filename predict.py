@@ -1,4 +1,4 @@
-"""Chapter 5: sentences of one's own.
+"""Chapter 6: sentences of one's own.
 
 Teaches   inference: the same steps as in training, read from the saved model, and nothing else.
 Order     last of the five; after it, change something and see what happens.
@@ -30,7 +30,7 @@ def make_classifier(folder, device, precision="fp32", batch_size=64):
     classify(texts) gives one (label name, probability) per text, in their order. Every text needs a
     word at least: a model asked about nothing answers all the same, and the answer means nothing.
     """
-    model, tokenizer, run = load_model(folder, device)  # in eval mode: no dropout
+    model, tokenizer, run = load_model(folder, device)
     collate = make_collate(tokenizer.pad_token_id)
     arguments, names = run["arguments"], run["labels"]
 
@@ -39,9 +39,8 @@ def make_classifier(folder, device, precision="fp32", batch_size=64):
         input_ids, _ = encode(texts, tokenizer, arguments["max_length"], arguments["truncation"])
         examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
         with out_of_memory(f"use --batch-size {max(1, batch_size // 2)}"):
-            logits = predict_logits(
-                model, examples, collate, device, precision, batch_size
-            )  # [N, C]
+            # [N, C]
+            logits = predict_logits(model, examples, collate, device, precision, batch_size)
         # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
         # how sure the model is, which is not yet how often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
@@ -55,7 +54,7 @@ def show(text, label, score, as_json):
     if as_json:
         print(json.dumps({"text": text, "label": label, "score": score}), flush=True)
     else:
-        print(f"{label:10} {score:.3f}  {clean(text)}", flush=True)
+        print(f"{label or '(no text)':10} {score or 0:.3f}  {clean(text)}", flush=True)
 
 
 def check_texts(texts):
@@ -87,8 +86,7 @@ def predict_file(path, text_column, label_column, names, classify, chunk_size=10
             answers = dict(zip(usable, classify([texts[i] for i in usable]) if usable else []))
             for i, row in enumerate(chunk):
                 label, score = answers.get(i, ("", None))
-                known = known_label(row.get(label_column), names)
-                yield texts[i], known, label, "" if score is None else f"{score:.6f}"
+                yield texts[i], known_label(row.get(label_column), names), label, score
             empty += len(chunk) - len(usable)
             bar.update(len(chunk))
     if empty:
@@ -173,8 +171,9 @@ def main():
         if args.out:
             save_predictions(args.out, answers)
             print(f"predictions are in {args.out}")
-        for text, _, label, score in () if args.out else answers:
-            show(text, label, float(score or "nan"), args.json)
+        else:
+            for text, _, label, score in answers:
+                show(text, label, score, args.json)
         return
     if args.texts:
         for text, (label, score) in zip(args.texts, classify(args.texts)):

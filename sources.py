@@ -56,8 +56,7 @@ def hub_answers(patience=4):
         except (OSError, ValueError):
             pass
 
-    # A thread, because looking up a name has no time limit of its own and can hang for half a
-    # minute.
+    # In a thread, because looking up a name knows no time limit and can hang for half a minute.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(patience)
@@ -118,12 +117,9 @@ def read_rows(path):
 
 def read_csv(path):
     """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
-    csv.field_size_limit(
-        1 << 30
-    )  # the module's own limit, 131,072 characters, is under a long review
-    # utf-8-sig: spreadsheets start a file with an invisible mark that would stick to the first
-    # name. newline="": the csv module itself must see line ends, because a quoted text may contain
-    # some.
+    csv.field_size_limit(1 << 30)  # its own limit, 131,072 characters, is under a long review
+    # utf-8-sig: spreadsheets start a file with an invisible mark, which would stick to the first
+    # name. newline="": a quoted text may contain line ends, which are for the csv module to read.
     with open(path, encoding="utf-8-sig", newline="") as file:
         first_line = file.readline()
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first_line.count)
@@ -330,10 +326,8 @@ def main():
         counts = Counter(label_name(label) for label in labels)
         shown = ", ".join(f"{count:,} {name or 'without label'}" for name, count in counts.items())
         print(f"{split}: {len(texts):,} rows ({shown})")
-        for i in (
-            0,
-            len(texts) - 1,
-        ):  # first and last: row order shows whether the labels are sorted
+        # The first and the last row, which show whether the labels are sorted.
+        for i in (0, len(texts) - 1):
             print(f"    row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}")
 
 

@@ -123,7 +123,7 @@ BAD = [
     ("finetune", TRAIN + "good.csv --warmup 1", "--warmup"),
     ("finetune", TRAIN + "good.csv --weight-decay -1", "--weight-decay"),
     ("finetune", TRAIN + "good.csv --head-epochs -1", "--head-epochs"),
-    ("finetune", TRAIN + "good.csv --train-layers 3", "0 to 2"),
+    ("finetune", TRAIN + "good.csv --train-layers 3", "layers are 0 to 2"),
     ("finetune", TRAIN + "good.csv --train-layers -1", "0 or more"),
     ("finetune", TRAIN + "good.csv --truncation middle", "invalid choice"),
     ("finetune", TRAIN + "good.csv --device cuda:99", "not present"),

@@ -1,4 +1,4 @@
-"""Chapter 4: figures that equal the reference's, also for odd questions."""
+"""Chapter 5: figures that equal the reference's, also for odd questions."""
 
 import csv
 

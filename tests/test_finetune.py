@@ -1,4 +1,4 @@
-"""Chapter 3: the gradient is the one that was promised, and nothing moves that should not."""
+"""Chapter 4: the gradient is the one that was promised, and nothing moves that should not."""
 
 import copy
 

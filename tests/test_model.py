@@ -1,4 +1,4 @@
-"""Chapter 2: the right device and format, a fresh head, and nothing moves that should not."""
+"""Chapter 3: the right device and format, a fresh head, and nothing moves that should not."""
 
 import pytest
 import torch
@@ -152,7 +152,7 @@ def test_freezing_moves_exactly_the_tensors_it_should(family):
         assert sum(trained for _, trained in counts.values()) == sum(
             p.numel() for p in model.parameters() if p.requires_grad
         )
-    with pytest.raises(UserError, match="0 to 2"):
+    with pytest.raises(UserError, match="are 0 to 2"):
         set_trainable(model, 3)
 
 
@@ -185,5 +185,5 @@ def test_a_tokenizer_without_padding_token_is_refused(tmp_path, tokenizer):
     (tmp_path / "tokenizer_config.json").write_text(
         config.replace('"pad_token": "[PAD]"', '"pad_token": null')
     )
-    with pytest.raises(UserError, match="padding token"):
+    with pytest.raises(UserError, match="cannot pad"):
         load_tokenizer(str(tmp_path))

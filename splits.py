@@ -1,0 +1,180 @@
+"""Chapter 2: three splits with three roles.
+
+Teaches   how to divide reviews so that a good result is earned: what the model learns from, what
+          chooses, what measures; and the two ways in which one of them leaks into another.
+Order     after dataset.py; next is model.py. (sources.py, which reads the files, can wait.)
+Run       python splits.py demo_reviews
+          python splits.py stanfordnlp/imdb --subset 2000
+Expect    how many reviews play which role, what was held out, dropped or drawn on the way, and two
+          reviews of each.
+"""
+
+import random
+from collections import Counter
+
+from dataset import clean
+from errors import UserError, make_parser, run_command
+from sources import find_label_names, label_index, load_source
+
+
+def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
+    """Load a data set and divide it by role. Returns (splits, names, notes).
+
+    splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
+        "texts" (cleaned strings) and "labels" (class numbers).
+        train       the model learns from it;
+        validation  held out from train, unless the source brings its own; it alone decides which
+                    epoch's model is kept;
+        test        read once, at the very end. It chooses nothing, so it cannot flatter.
+    names: the class names, found in the labels unless they are given (by a model trained before).
+    notes: what was dropped, held out or drawn, one printable line each, opened by the split's name.
+    data: see sources.load_source(). seed: for what is held out and what is drawn. subset: so many
+        train rows, equal per class, and at most so many of validation and test; None for all.
+    Raises UserError where the source cannot be read or its labels cannot be used.
+    """
+    if subset is not None and subset < 1:
+        raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
+    notes, splits = [], {}
+    found = load_source(data, text_column, label_column)
+    names = names or find_label_names(found["train"][1])
+    for role, (texts, labels) in found.items():
+        splits[role] = usable_rows(texts, labels, names, role, notes)
+
+    for role in ("test", "validation"):
+        if role not in splits:
+            hold_out(splits, role, seed, notes)
+    drop_copies(splits, notes)
+
+    for role in splits if subset is not None else ():
+        labels = splits[role]["labels"]
+        if role == "train" and subset > len(labels):
+            notes.append(f"train: --subset {subset:,} is more than there is, using all")
+        splits[role] = take(splits[role], draw(labels, subset, seed, equal=role == "train"))
+    return splits, names, notes
+
+
+def require_all_classes(splits, names):
+    """Raise UserError for a split without one of the classes: it can neither teach nor measure it.
+
+    The classic way to get one is `select(range(1000))`: the first rows of IMDB are all negative.
+    """
+    for role, split in splits.items():
+        absent = [name for c, name in enumerate(names) if c not in split["labels"]]
+        if absent:
+            raise UserError(
+                f"the {role} split ({len(split['labels'])} reviews) has no "
+                f"{' and no '.join(absent)} review: it takes more data, or a larger --subset"
+            )
+
+
+def usable_rows(texts, labels, names, role, notes):
+    """Clean the texts, number the labels, and leave out the rows that lack one or the other."""
+    kept = {"texts": [], "labels": []}
+    for text, label in zip(texts, labels):
+        text, label = clean(str(text or "")), label_index(label, names)
+        if text and label is not None:
+            kept["texts"].append(text)
+            kept["labels"].append(label)
+    if len(kept["texts"]) < len(texts):
+        dropped = len(texts) - len(kept["texts"])
+        notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
+    return kept
+
+
+def hold_out(splits, role, seed, notes, share=0.1):
+    """Move `share` of the train rows to a new split: one contiguous run of rows from each label.
+
+    Why a run, and not the usual random rows? IMDB's rows stand in runs: up to 30 reviews of one
+    film, then the next film. Draw at random, and 97 % of the held-out reviews are about a film that
+    is also in train. A rule that is told only which film a review is about, and none of its words,
+    then scores 85 %: such a validation split praises a model for knowing films. A contiguous run
+    holds whole films. Those at its two ends could still be shared, so the rows next to it are left
+    out altogether. One letter a row, the letter being the film:
+
+        rows of one label   A A A B B B B C C C D D D D E E E
+        role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
+
+    Film B and film D reach into the gaps, so neither is in both t and v. (A held-out film can still
+    be in train under the other label, and then misleads: this validation errs a little on the low
+    side.) Where the rows of a file are in no order, a run is as good as a draw.
+    """
+    train = splits["train"]
+    generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
+    kept, held = [], []
+    for label in sorted(set(train["labels"])):
+        rows = [i for i, other in enumerate(train["labels"]) if other == label]
+        size = max(1, round(share * len(rows)))
+        # 30 is the most reviews that IMDB has of one film. A small file cannot spare that many; it
+        # gives a tenth of what is held out, and a film at the border may then be shared.
+        gap = min(30, size // 10)
+        start = generator.randint(0, len(rows) - size)
+        held += rows[start : start + size]
+        kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
+    skipped = len(train["labels"]) - len(kept) - len(held)
+    notes.append(
+        f"{role}: held out {len(held):,} train rows as runs, {skipped:,} beside them unused"
+    )
+    splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
+
+
+def drop_copies(splits, notes):
+    """No text may stand on two sides: a copy in test is a leaked answer. The copy leaves train."""
+    for role, others in (("validation", ["test"]), ("train", ["test", "validation"])):
+        elsewhere = {text for other in others for text in splits[other]["texts"]}
+        kept = [i for i, text in enumerate(splits[role]["texts"]) if text not in elsewhere]
+        copies = len(splits[role]["texts"]) - len(kept)
+        if copies:
+            notes.append(
+                f"{role}: dropped {copies:,} exact copies of {' or '.join(others)} reviews"
+            )
+        splits[role] = take(splits[role], kept)
+
+
+def draw(labels, count, seed, equal):
+    """Choose at most `count` row numbers at random; IMDB's first 12,500 rows are all negative.
+
+    equal=True takes as many of each class (for training: the rarer class is not drowned out);
+    equal=False keeps the classes' own shares (for a split whose result must speak for all rows).
+
+    Every row gets a key, and the rows with the smallest keys are taken. With 6 negative rows (n)
+    and 3 positive ones (p), to draw 3:
+        equal       n 0 1 2 3 4 5   p 0 1 2       one of each class, then the next: n p n
+        in shares   n .08 .25 .42 ...  p .17 .50 ...   each class spread over 0 to 1: n p n,
+                    and of 6 rows: n p n n p n, two to one, as in the whole
+    """
+    order = list(range(len(labels)))
+    random.Random(seed).shuffle(order)
+    size, rank, keys = Counter(labels), Counter(), {}
+    for i in order:
+        keys[i] = rank[labels[i]] if equal else (rank[labels[i]] + 0.5) / size[labels[i]]
+        rank[labels[i]] += 1
+    return sorted(sorted(order, key=keys.get)[:count])
+
+
+def take(split, rows):
+    """The given rows of a split, as a split."""
+    return {column: [values[i] for i in rows] for column, values in split.items()}
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("data", help="a file, a folder, or the name of a data set on the hub")
+    parser.add_argument("--text-column", default="text", help="column of the texts")
+    parser.add_argument("--label-column", default="label", help="column of the labels")
+    parser.add_argument("--subset", type=int, help="reviews to draw (default: all)")
+    parser.add_argument("--seed", type=int, default=42, help="another seed, another division")
+    args = parser.parse_args()
+    splits, names, notes = load_splits(
+        args.data, args.text_column, args.label_column, args.seed, args.subset
+    )
+    require_all_classes(splits, names)
+    for role, split in splits.items():
+        counts = Counter(split["labels"])
+        print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")
+        for i in random.Random(args.seed).sample(range(len(split["labels"])), 2):
+            print(f"    {names[split['labels'][i]]}: {split['texts'][i][:80]}")
+    print("\n".join(notes))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,136 @@
+"""Chapter 2: no split knows another, and a file of one's own is read as it was meant."""
+
+from collections import Counter
+
+import pytest
+
+from errors import UserError
+from sources import find_label_names, label_index, read_rows
+from splits import draw, hold_out, load_splits
+
+
+def write_csv(path, rows, header="text,label"):
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+# ------------------------------------------------------------------------------ splits
+@pytest.fixture
+def films(tmp_path):
+    """A file like IMDB: sorted by label, a film's reviews in one run, some texts twice."""
+    rows = [
+        f"review {i} of film {label}{film},{label}"
+        for label in ("neg", "pos")
+        for film in range(100)
+        for i in range(10)
+    ]
+    rows[5] = rows[900]  # a copy far away under the same label
+    return write_csv(tmp_path / "films.csv", rows)
+
+
+def test_validation_and_test_share_no_text_and_no_run_of_rows_with_train(films):
+    """A film on both sides lets a model score by recognising the film."""
+    splits, names, _ = load_splits(films, seed=3)
+    assert names == ["negative", "positive"]
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        texts = set(splits[one]["texts"]), set(splits[other]["texts"])
+        assert texts[0] and texts[1] and not texts[0] & texts[1]
+        seen = [{text.split("film ")[1] for text in side} for side in texts]
+        assert not seen[0] & seen[1], "a whole film lies on one side, or was left out"
+
+
+def test_a_held_out_split_is_one_contiguous_run_of_each_label():
+    """Runs, not random rows: see hold_out()."""
+    split = {"texts": [f"t{i}" for i in range(400)], "labels": [0] * 200 + [1] * 200}
+    splits = {"train": split}
+    hold_out(splits, "validation", seed=7, notes=[])
+    numbers = [int(text[1:]) for text in splits["validation"]["texts"]]
+    for label in (0, 1):
+        rows = [n for n in numbers if n // 200 == label]
+        assert rows == list(range(rows[0], rows[0] + 20))
+    kept = {int(text[1:]) for text in splits["train"]["texts"]}
+    assert all(n + step not in kept for n in numbers for step in (-1, 1)), "a gap on either side"
+
+
+def test_copies_of_test_and_validation_texts_leave_train(tmp_path):
+    """Exact duplicates are leaked answers, also when they differ in white space or <br /> only."""
+    train = [f"text number {i},{i % 2}" for i in range(60)]
+    (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(train), encoding="utf-8")
+    write_csv(tmp_path / "test.csv", ["text<br />number  7,1", "another,0", "text number 8,0"])
+    splits, _, notes = load_splits(str(tmp_path))
+    assert len(splits["test"]["texts"]) == 3, "test keeps every row"
+    learned = splits["train"]["texts"] + splits["validation"]["texts"]
+    assert not {"text number 7", "text number 8"} & set(learned)
+    assert (
+        any("2 exact copies" in note for note in notes)
+        or sum("1 exact copies" in note for note in notes) == 2
+    )
+
+
+def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
+    """`select(range(1000))` on IMDB is all negative: the classic empty result."""
+    labels = [0] * 900 + [1] * 100
+    rows = draw(labels, 150, seed=0, equal=True)
+    assert Counter(labels[i] for i in rows) == {0: 75, 1: 75}
+    assert max(rows[:75]) > 600, "not the first rows"
+    assert Counter(labels[i] for i in draw(labels, 600, 0, equal=True)) == {0: 500, 1: 100}
+    shares = Counter(labels[i] for i in draw(labels, 100, 0, equal=False))
+    assert shares == {0: 90, 1: 10}, "a split that is measured keeps the classes' own shares"
+    assert draw(labels, 150, 0, True) != draw(labels, 150, 1, True)
+    assert draw(labels, 5000, 0, True) == list(range(1000))
+
+
+def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
+    """Silence would leave the reader wondering where 3 of 43 rows went."""
+    rows = [f"text {i},{i % 2}" for i in range(40)] + [",1", "   ,0", "no label,"]
+    _, _, notes = load_splits(write_csv(tmp_path / "x.csv", rows))
+    assert any("dropped 3 rows" in note for note in notes)
+
+
+# ------------------------------------------------------------------------------ files and labels
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_dialects_are_read(tmp_path, delimiter):
+    """Spreadsheets of half the world write semicolons, and start the file with a mark (BOM)."""
+    path = tmp_path / "x.csv"
+    text = (
+        delimiter.join(["text", "label"]) + "\n" + delimiter.join(['"two\nlines, and ""x"""', "1"])
+    )
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert list(read_rows(path)) == [{"text": 'two\nlines, and "x"', "label": "1"}]
+
+
+def test_every_file_type_gives_the_same_rows(tmp_path):
+    """One table, four formats."""
+    import json
+
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"text": "good, really", "label": "yes"}, {"text": "bad", "label": "no"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_csv(tmp_path / "x.csv", ['"good, really",yes', "bad,no"])
+    (tmp_path / "x.tsv").write_text("text\tlabel\ngood, really\tyes\nbad\tno\n")
+    for kind in ("parquet", "jsonl", "csv", "tsv"):
+        assert list(read_rows(tmp_path / f"x.{kind}")) == rows
+
+
+def test_label_names_are_found_in_numbers_and_in_names():
+    """The names go with the model, into every output; LABEL_1 tells nobody anything."""
+    assert find_label_names(["pos", "neg", None, ""]) == ["negative", "positive"]
+    assert find_label_names([10, 2, "1", 2.0]) == ["1", "2", "10"], "numbers by size"
+    assert find_label_names(["c", "a", "b"]) == ["a", "b", "c"]
+    names = ["negative", "positive"]
+    assert [label_index(x, names) for x in ("pos", "positive", 1, "0", 1.0, None)] == [
+        1,
+        1,
+        1,
+        0,
+        1,
+        None,
+    ]
+    assert label_index("2", ["1", "2"]) == 1, "a name comes before a position"
+    with pytest.raises(UserError, match="not among the classes"):
+        label_index("maybe", names)
+    with pytest.raises(UserError, match="whole number"):
+        find_label_names(["0.5", "1"])

@@ -16,15 +16,19 @@ A saved folder
 import json
 import os
 import platform
+import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from dataset import LINE_BREAK
+from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
 from model import max_positions
+
+# A folder that lacks one of these is no saved model; run.json is written last.
+FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 # ------------------------------------------------------------------------------ describe
@@ -57,12 +61,27 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
 
 
 # ------------------------------------------------------------------------------ save
-def prepare_folder(folder):
-    """Make sure, before hours of work, that `folder` can be written. Raises UserError if not."""
+def prepare_folder(folder, spare=()):
+    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it.
+
+    spare: paths that must stay as they are, the pretrained model's and the data's. Raises UserError
+    for one of those, and for a folder of somebody else's files that have the names of ours.
+    """
+    folder = Path(folder)
+    if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
+        raise UserError(f"--out {folder}: is a folder that is read from; choose another")
+    if not (folder / "run.json").exists():
+        for name in (*FILES, "README.md"):
+            if (folder / name).exists():
+                raise UserError(
+                    f"--out {folder}: has a {name} that is not ours; choose another folder"
+                )
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for left_over in folder.glob(".saving-*"):  # of a run that was killed while it saved
+            shutil.rmtree(left_over, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
@@ -72,17 +91,22 @@ def prepare_folder(folder):
 def save_model(folder, model, tokenizer, run):
     """Write the folder described above. run: the dict that becomes run.json.
 
-    Everything is written under a temporary name first and then renamed: a program that is killed in
-    between leaves the previous model, not half of a new one.
+    All files are written under a temporary name first, so a full disk leaves the model before this
+    one as it was. Then run.json goes, the files are renamed into their places, and the new run.json
+    comes last: killed in between, the folder is refused, and never taken for a model it is not.
     """
     folder = Path(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
-        with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
-        write_run(temporary, run)
-        # run.json last: a folder that has it has everything it speaks of.
-        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "run.json"):
-            os.replace(path, folder / path.name)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+            model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
+            with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
+            write_run(temporary, run)
+            (folder / "run.json").unlink(missing_ok=True)
+            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "run.json"):
+                os.replace(path, folder / path.name)
+    except Exception as error:  # OSError, and the safetensors library's own for a full disk
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: cannot be saved ({reason}); is the disk full?") from error
 
 
 def with_cleaning(tokenizer, model_max_length):
@@ -103,14 +127,21 @@ def with_cleaning(tokenizer, model_max_length):
         model_input_names=["input_ids", "attention_mask"],
         **tokenizer.special_tokens_map,
     )
-    steps = [
-        normalizers.Replace(Regex(LINE_BREAK), " "),
-        normalizers.Replace(Regex(r"\s+"), " "),
-        normalizers.Strip(),
-    ]
+    steps = [normalizers.Replace(Regex(LINE_BREAK), " ")]
+    # ModernBERT has tokens of white space only. Folding would turn them into "", found everywhere.
+    if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
+        steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
     own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
     copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
     return copy
+
+
+def check_tokenizer(tokenizer, texts, count=500):
+    """Raise UserError, before the training, if the saved tokenizer would read texts differently."""
+    saved = with_cleaning(tokenizer, model_max_length=512)
+    for text in texts[:count]:
+        if saved(text)["input_ids"] != tokenizer(text)["input_ids"]:
+            raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
 
 
 def write_run(folder, run):
@@ -120,7 +151,7 @@ def write_run(folder, run):
         ("run.json", json.dumps(run, indent=2) + "\n"),
     ):
         temporary = Path(folder) / (name + ".new")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
         os.replace(temporary, Path(folder) / name)
 
 
@@ -134,7 +165,7 @@ def model_card(run):
         f"base_model: {json.dumps(arguments['model'])}",
         "---",
         "",
-        f"# {arguments['model']}, fine-tuned on {arguments['data']}",
+        f"# {arguments['model']}, fine-tuned on {Path(arguments['data']).name}",
         "",
         f"Tells {' / '.join(run['labels'])}. "
         f"Trained on {run['splits']['train']['reviews']:,} texts.",
@@ -181,16 +212,22 @@ def read_run(folder):
         raise UserError(
             f"--model {folder}: there is no such folder; python finetune.py --demo makes one"
         )
-    for name in ("run.json", "config.json", "model.safetensors", "tokenizer.json"):
+    for name in FILES:
         if not (folder / name).is_file():
             raise UserError(
                 f"--model {folder}: no {name} in it, so it is not a model finetune.py saved"
             )
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        run["arguments"]["max_length"], run["arguments"]["truncation"], run["labels"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/run.json is damaged ({error!r}): train again") from error
+        arguments = run["arguments"]
+        whole = {"data", "text_column", "label_column", "seed", "demo"} <= set(arguments)
+        whole &= {"versions", "splits", "results"} <= set(run) and len(run["labels"]) >= 2
+        whole &= isinstance(arguments["max_length"], int) and arguments["max_length"] >= 3
+        whole &= arguments["truncation"] in TRUNCATIONS
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(f"{folder / 'run.json'} is damaged: train again, or use another folder")
     return run
 
 
@@ -208,18 +245,28 @@ def load_model(folder, device=torch.device("cpu")):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:  # a damaged file: each library in the chain has errors of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"--model {folder}: cannot be loaded, a file is damaged ({reason})"
         ) from error
+    # The library fills what is missing with random numbers, and goes on. Here that is an error.
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise UserError(
+            f"--model {folder}: model.safetensors is not the whole model of config.json"
+        )
+    if list(model.config.id2label.values()) != run["labels"]:
+        raise UserError(f"--model {folder}: config.json and run.json name different classes")
+    if tokenizer.pad_token_id is None or len(tokenizer) > model.config.vocab_size:
+        raise UserError(f"--model {folder}: the tokenizer does not belong to the model")
     return model.to(device).eval(), tokenizer, run
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from errors import UserError, make_parser, run_command
 
 TRUNCATIONS = ("head", "tail", "head+tail")
-LINE_BREAK = r"<br ?/?>"  # as HTML writes it; checkpoint.py puts the same into the saved tokenizer
+LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; checkpoint.py saves it with the tokenizer
 
 
 # ------------------------------------------------------------------------------ 1. clean
@@ -32,6 +32,8 @@ def clean(text):
     pretrained: the stop-word lists of older recipes take away what it knows. Case is left to the
     tokenizer: an uncased one lowers it by itself, a cased one needs it.
     """
+    # Half an emoji (a lone surrogate, from a cut string) is no character, and stops the tokenizer.
+    text = text.encode("utf-8", errors="replace").decode("utf-8")
     return " ".join(re.sub(LINE_BREAK, " ", text).split())
 
 

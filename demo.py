@@ -22,8 +22,6 @@ from pathlib import Path
 from errors import run_command
 
 REVIEWS = Path(__file__).resolve().parent / "demo_reviews"
-if REVIEWS.is_relative_to(Path.cwd()):  # a short path for run.json, right also if the folder moves
-    REVIEWS = REVIEWS.relative_to(Path.cwd())
 LABELS = ["negative", "positive"]
 
 # ------------------------------------------------------------------------------ 1. the fragments

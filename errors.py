@@ -22,17 +22,21 @@ def run_command(main):
 
     Exit codes: 0 done; 2 the user can mend it (also argparse's code); 130 stopped with Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \\U0001f600 instead
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped with Ctrl-C", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `python predict.py ... | head` closed our output: not an error
+    except BrokenPipeError:  # `python predict.py ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        print("stopped: nobody reads the output any more", file=sys.stderr)
+        sys.exit(1)
+    except (UserError, OSError) as error:  # OSError: a path too long, a folder without access, ...
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
 
 
 def make_parser(chapter):

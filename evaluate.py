@@ -194,11 +194,23 @@ def print_mistakes(logits, labels, texts, names, count=5):
         print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {text}")
 
 
+def check_target(path, source):
+    """Raise UserError, now and not after the work, if `path` cannot be written or is the source."""
+    folder, source = Path(path).absolute().parent, Path(source)
+    sources = [source, *source.iterdir()] if source.is_dir() else [source]
+    if Path(path).resolve() in [one.resolve() for one in sources]:
+        raise UserError(f"{path} is the file that is read; choose another name")
+    if not path or Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{path or 'an empty name'} cannot be written: name a file in a folder of yours"
+        )
+
+
 def save_predictions(path, rows):
     """Write rows of (text, label, predicted, score) as CSV, whole or not at all."""
-    temporary = f"{path}.new"
+    temporary = f"{path}.{os.getpid()}.new"
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", newline="", errors="replace") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label", "predicted", "score"])
             writer.writerows(rows)
@@ -220,14 +232,21 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
     data = data or arguments["data"]
     columns = text_column or arguments["text_column"], label_column or arguments["label_column"]
     if Path(data).is_file() and Path(data).resolve() != Path(arguments["data"]).resolve():
-        notes = [f"{data}: all of its rows, whatever --split says"]
+        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
         chosen = usable_rows(*load_table(data, *columns), names, data, notes)
         if not chosen["texts"]:
             raise UserError(f"{data} has no row with a text and a label")
     else:
-        splits, _, notes = load_splits(data, *columns, seed=arguments["seed"], names=names)
+        splits, _, notes, now = load_splits(data, *columns, seed=arguments["seed"], names=names)
         chosen = splits[split]
         notes = [note for note in notes if note.startswith(split)]
+        if data == arguments["data"] and now != run.get("data_fingerprint", now):
+            notes.append(
+                "warning: the data has changed since training, and with it the division: reviews "
+                f"that were trained on may stand in {split} now"
+            )
+        if not chosen["texts"]:
+            raise UserError(f"the {split} split of {data} is empty: {'; '.join(notes)}")
     if subset is not None:
         if subset < 1:
             raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
@@ -263,9 +282,10 @@ def main():
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
-    if args.save and not os.access(Path(args.save).parent, os.W_OK):  # now, not after the work
-        raise UserError(f"{args.save} cannot be written: check its folder")
-    connect_to_hub(args.data or read_run(args.model)["arguments"]["data"])
+    data = args.data or read_run(args.model)["arguments"]["data"]
+    if args.save is not None:
+        check_target(args.save, data)
+    connect_to_hub(data)
     device, precision, _ = choose_hardware(args.device, args.precision)
     model, tokenizer, run = load_model(args.model, device)
     chosen, notes = load_split(
@@ -285,6 +305,7 @@ def main():
             model, examples, collate, device, precision, args.batch_size, "evaluating"
         )
     print_scores(score(logits, labels, run["labels"]), args.data or args.split)
+    print(f"\ncomputed on {device} in {precision}")
     print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
     if args.save:

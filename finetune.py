@@ -16,13 +16,21 @@ import shlex
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
 import demo
-from checkpoint import describe_run, load_model, prepare_folder, save_model, write_run
+from checkpoint import (
+    check_tokenizer,
+    describe_run,
+    load_model,
+    prepare_folder,
+    save_model,
+    write_run,
+)
 from dataset import encode, make_batches, make_collate, make_examples
 from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
@@ -57,8 +65,7 @@ def train(model, examples, collate, args, device, precision):
     # gradients, by a large number (65,536 at first), which is divided out again before the step.
     # For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    total_steps = args.epochs * count_steps(len(examples), args.batch_size, args.accumulate)
-    warmup_steps = int(args.warmup * total_steps)
+    steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
     step = 0  # counts optimizer steps, never micro-batches
     torch.manual_seed(args.seed)  # for dropout; the order of the data has its own seed
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
@@ -67,6 +74,7 @@ def train(model, examples, collate, args, device, precision):
         # 1. What may move: at first perhaps only the head, so that its random start does not shake
         #    the pretrained layers below it.
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
+        first_step, last_step = phase_of(epoch, args, steps_per_epoch)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
         epoch_loss, started = 0.0, time.perf_counter()
 
@@ -116,8 +124,10 @@ def train(model, examples, collate, args, device, precision):
                 check_finite(window_loss.item(), norm.item(), precision, epoch, step)
 
                 # 7. One step, with the learning rate of this step.
+                phase_steps = last_step - first_step
+                factor = rate_factor(step - first_step, int(args.warmup * phase_steps), phase_steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = args.lr * rate_factor(step, warmup_steps, total_steps)
+                    group["lr"] = args.lr * factor
                 scaler.step(optimizer)
                 scaler.update()
                 step += 1
@@ -174,6 +184,17 @@ def rate_factor(step, warmup_steps, total_steps):
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
+def phase_of(epoch, args, steps_per_epoch):
+    """The optimizer steps [first, last) of an epoch's phase: the head alone, or all that trains.
+
+    Each phase has a warm-up and a decay of its own. When layers thaw, Adam knows nothing of them,
+    and a rate near its peak would throw them off what they had learned.
+    """
+    thaw = min(args.head_epochs, args.epochs)
+    first, last = (0, thaw) if epoch < thaw else (thaw, args.epochs)
+    return first * steps_per_epoch, last * steps_per_epoch
+
+
 def count_steps(reviews, batch_size, accumulate):
     """Optimizer steps in an epoch. Round up twice: short batches and short windows count too."""
     return math.ceil(math.ceil(reviews / batch_size) / accumulate)
@@ -206,7 +227,7 @@ def is_better(new, best, select):
 def main():
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
-    prepare_folder(args.out)  # a folder that cannot be written is found now, not after the training
+    prepare_folder(args.out, spare=(args.model, args.data))
     if args.demo:
         demo.prepare(args)
         print(demo.NOTICE)
@@ -214,10 +235,10 @@ def main():
 
     # 1. Texts, divided by role, as token ids; and the model that will read them.
     tokenizer = load_tokenizer(args.model)
-    splits, names, notes = load_splits(
+    splits, names, notes, data_fingerprint = load_splits(
         args.data, args.text_column, args.label_column, args.seed, args.subset
     )
-    require_all_classes(splits, names)
+    require_all_classes(splits, names, notes)
     model, load_note = load_pretrained(args.model, names, args.seed)
     if args.max_length > max_positions(model):
         raise UserError(
@@ -230,10 +251,13 @@ def main():
         )
         examples[role] = make_examples(input_ids, split["labels"])
 
+    check_tokenizer(tokenizer, splits["train"]["texts"])
+
     # 2. What will happen, before it does.
     print(load_note)
     model.to(device)
     run = describe_run(args, names, splits, notes, device, precision, reasons)
+    run["data_fingerprint"] = data_fingerprint
     steps = count_steps(len(examples["train"]), args.batch_size, args.accumulate)
     print_plan(args, run, model, decay_groups(model, args.weight_decay), steps, lengths["train"])
 
@@ -250,6 +274,8 @@ def main():
                 logits = predict_logits(
                     model, examples["validation"], collate, device, precision, title="validating"
                 )
+                if not logits.isfinite().all():
+                    raise UserError("the model answers nan: try a tenth of this --lr")
                 figures = score(logits, splits["validation"]["labels"], names)
                 run["history"].append(record | {"validation": figures})
                 better = is_better(figures, best, args.select)
@@ -271,7 +297,8 @@ def main():
     input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
     logits = predict_logits(model, make_examples(input_ids, [0] * len(fixed)), collate, device)
     difference = (logits - expected).abs().max().item()
-    if difference > (0 if device.type == "cpu" else 1e-4):  # GPUs add up in changing order
+    # GPUs add up in changing order. "not <=" and not ">", because nan is never larger.
+    if not difference <= (0 if device.type == "cpu" else 1e-4):
         raise RuntimeError(
             f"{args.out} is not the model that was saved: logits differ by {difference}"
         )
@@ -305,12 +332,13 @@ def print_epoch(record, figures, better):
 def say_how_to_go_on(args, model, tokenizer, run):
     """After Ctrl-C: save the weights as they are, print the command that trains on, return 130."""
     stopped = f"{args.out}-stopped"
+    left = max(1, args.epochs - len(run["history"]))
     print(f"\nstopped with Ctrl-C; saving the weights as they are in {stopped}", file=sys.stderr)
     prepare_folder(stopped)
-    save_model(stopped, model, tokenizer, run)
-    if run["history"]:
+    # Without results: those belong to the epoch that was kept, not to these weights.
+    save_model(stopped, model, tokenizer, run | {"results": {}})
+    if run["results"] and Path(args.out, "run.json").exists():
         print(f"{args.out} holds the best of {len(run['history'])} whole epochs", file=sys.stderr)
-    left = args.epochs - len(run["history"])
     # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
     command = ["python", *sys.argv, "--model", stopped, "--out", f"{args.out}-more"]
     command += ["--epochs", str(left)]

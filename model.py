@@ -119,8 +119,10 @@ def load_tokenizer(name):
         )
     except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"{name}: its tokenizer cannot pad; choose an encoder such as BERT")
+    if tokenizer.pad_token_id is None or not tokenizer.is_fast:
+        raise UserError(
+            f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
+        )
     return tokenizer
 
 
@@ -194,7 +196,10 @@ def max_positions(model):
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
-    return model.config.max_position_embeddings  # ModernBERT and others compute positions, no table
+    # ModernBERT and others compute positions and have no table. T5 and XLNet count distances only,
+    # which have no end.
+    most = getattr(model.config, "max_position_embeddings", None)
+    return most if most and most > 0 else 1_000_000
 
 
 # ------------------------------------------------------------------------------ 4. what trains
@@ -235,6 +240,10 @@ def set_trainable(model, train_layers=None):
     depth = model.config.num_hidden_layers
     if train_layers is not None and not 0 <= train_layers <= depth:
         raise UserError(f"--train-layers {train_layers}: the model's layers are 0 to {depth}")
+    if train_layers and not any(part == "layer 1" for _, part in parameter_parts(model)):
+        raise UserError(
+            f"--train-layers: the layers of {type(model).__name__} cannot be told apart"
+        )
     on = {"head"} | {f"layer {n}" for n in range(depth - (train_layers or 0) + 1, depth + 1)}
     parameters, counts = dict(model.named_parameters()), {}
     for name, part in parameter_parts(model):

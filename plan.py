@@ -8,6 +8,7 @@ Expect    the knobs in groups, each with unit, default and reason.
 """
 
 import math
+import os
 import random
 
 import demo
@@ -189,7 +190,7 @@ def parse_arguments(chapter, argv=None):
     if args.demo:  # other defaults and nothing else: what was typed still counts
         parser.set_defaults(**demo.DEFAULTS)
         args = parser.parse_args(argv)
-        args.model = args.model or demo.untrained_folder(args.out)
+        args.model = args.model or demo.untrained_folder(os.path.normpath(args.out))
     # [CLS], one token and [SEP] are the shortest text.
     lowest = {"epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1, "max_length": 3}
     lowest |= {"subset": 1, "head_epochs": 0, "train_layers": 0}
@@ -200,8 +201,15 @@ def parse_arguments(chapter, argv=None):
     for name in ("lr", "clip"):
         if not 0 < getattr(args, name) < math.inf:
             parser.error(f"--{name} {getattr(args, name)}: has to be a number over 0")
+    if not args.out.strip():
+        parser.error("--out is empty: name a folder")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed {args.seed}: has to be from 0 to 4,294,967,295")
     if not 0 <= args.warmup < 1 or not 0 <= args.weight_decay < math.inf:
         parser.error("--warmup has to be from 0 to under 1, and --weight-decay 0 or more")
+    args.out = os.path.normpath(args.out)  # "model/" is "model"
+    if os.path.exists(args.data):  # so that evaluate.py finds the same file, wherever it is started
+        args.data = os.path.abspath(args.data)
     return args
 
 
@@ -238,8 +246,7 @@ def print_plan(args, run, model, groups, steps, full_lengths):
     print(
         f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
         f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all, {int(args.warmup * steps * args.epochs):,} of them "
-        "warm-up"
+        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of them"
     )
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print(
@@ -250,7 +257,10 @@ def print_plan(args, run, model, groups, steps, full_lengths):
 
 
 def print_what_trains(args, model):
-    """A table of the model's parts: how large, and in which epochs they learn."""
+    """A table of the model's parts: how large, and in which epochs they learn.
+
+    (It asks set_trainable(), which sets what it reports; train() sets it again for each epoch.)
+    """
     head_epochs = min(args.head_epochs, args.epochs)
     columns = []
     if head_epochs:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from checkpoint import load_model, read_run
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
-from evaluate import predict_logits, save_predictions
+from evaluate import check_target, predict_logits, save_predictions
 from model import choose_hardware
 from sources import check_columns, label_index, read_rows
 
@@ -81,7 +81,8 @@ def predict_file(path, text_column, label_column, names, classify, chunk_size=10
     rows, empty = read_rows(path), 0
     with tqdm(total=count, desc=Path(path).name, unit=" rows") as bar:
         while chunk := list(islice(rows, chunk_size)):
-            texts = [str(row[text_column] or "") for row in chunk]
+            texts = [row.get(text_column) for row in chunk]
+            texts = [text if isinstance(text, str) else "" for text in texts]
             usable = [i for i, text in enumerate(texts) if clean(text)]
             answers = dict(zip(usable, classify([texts[i] for i in usable]) if usable else []))
             for i, row in enumerate(chunk):
@@ -104,6 +105,8 @@ def known_label(value, names):
 
 def typed_lines():
     """Yield texts from standard input: from a prompt where somebody sits, else line by line."""
+    if sys.stdin is None:  # closed by whoever started us
+        return
     if sys.stdin.isatty():
         print("A review, then Enter; Ctrl-D ends.", file=sys.stderr)
     while True:
@@ -150,8 +153,8 @@ def main():
         raise UserError("texts on the command line or --file, not both")
     if args.out and not args.file:
         raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
-    if args.out and Path(args.out).resolve() == Path(args.file).resolve():
-        raise UserError(f"--out {args.out}: is the file that is read; choose another name")
+    if args.out:
+        check_target(args.out, args.file)
     check_texts(args.texts)
 
     arguments = read_run(args.model)["arguments"]
@@ -182,7 +185,7 @@ def main():
     text = None
     for text in typed_lines():
         show(text, *classify([text])[0], args.json)
-    if text is None and not sys.stdin.isatty():
+    if text is None and not (sys.stdin and sys.stdin.isatty()):
         raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')
 
 

@@ -13,6 +13,7 @@ Expect    a line for each split with its number of rows, the label names, and tw
 import csv
 import functools
 import json
+import math
 import os
 import threading
 import urllib.error
@@ -43,7 +44,7 @@ def connect_to_hub(*names):
 @functools.cache  # asked once in a run
 def hub_answers(patience=4):
     """Whether the hub answers within `patience` seconds. The libraries would try for 48 s."""
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if is_offline():
         return False
     answers = []
 
@@ -63,6 +64,11 @@ def hub_answers(patience=4):
     return bool(answers) and answers[0] < 500
 
 
+def is_offline():
+    """Whether the libraries do without the hub: by the user's wish, or because it is silent."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def hub_address():
     """Where the hub is: HF_ENDPOINT names another one, a company's mirror for example."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -73,7 +79,7 @@ def hub_error(kind, name, error):
     reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     if Path(name).exists():
         return UserError(f"{name}: holds no {kind} that can be loaded {reason}")
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if is_offline():
         return UserError(
             f"no answer from {hub_address()}, and the {kind} {name!r} is not in the local cache: "
             "either rehearse without network (python finetune.py --demo), or give local paths to "
@@ -81,7 +87,7 @@ def hub_error(kind, name, error):
         )
     return UserError(
         f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable "
-        f"{kind} on the hub; check the spelling {reason}"
+        f"{kind} on the hub; check the spelling, or try again {reason}"
     )
 
 
@@ -124,8 +130,12 @@ def read_csv(path):
         first_line = file.readline()
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first_line.count)
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=delimiter)
+        # strict: else a quote that is never closed swallows the rest of the file in silence.
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
+            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1]
+            if twice:
+                raise UserError(f"{path} has two columns named {twice[0]!r}: rename one")
             for row in reader:
                 if None in row:  # DictReader's key for cells beyond the last column
                     raise UserError(
@@ -148,7 +158,7 @@ def read_jsonl(path):
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise UserError(f'{path}, line {number}: not an object like {{"text": "..."}}')
@@ -212,8 +222,10 @@ def load_source(data, text_column="text", label_column="label"):
 def load_folder(folder, text_column, label_column):
     """The splits of a folder of files that are named after them."""
     splits = {}
-    for name in ("train", "validation", "test"):
-        files = sorted(p for p in folder.glob(f"{name}.*") if p.suffix.lower() in FILE_TYPES)
+    also = {"train": (), "validation": ("valid", "val", "dev"), "test": ()}
+    for name, others in also.items():
+        files = [p for p in sorted(folder.iterdir()) if p.stem in (name, *others)]
+        files = [p for p in files if p.suffix.lower() in FILE_TYPES]
         if len(files) > 1:
             raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
         if files:
@@ -256,17 +268,19 @@ def load_hub_dataset(data, text_column, label_column):
 def label_name(value):
     """A label as it is shown: 'pos' becomes 'positive', 1.0 and '1.0' become '1', None stays None.
 
-    Raises UserError for a number with a fraction: a score is not a class.
+    Raises UserError for a number with a fraction (a score is not a class), and for a list.
     """
-    if value is None or value == "":
-        return None
-    text = str(value).strip()
+    if isinstance(value, (list, dict, bytes)):
+        raise UserError(f"the label {value!r} is neither a number nor a name")
+    text = "" if value is None else " ".join(str(value).split())
     try:
         number = float(text)
     except ValueError:
-        return FULL_NAMES.get(text, text)
-    if number != number:  # nan, which tables use for a missing number
+        return FULL_NAMES.get(text, text) or None
+    if math.isnan(number):  # what tables write for a missing number
         return None
+    if math.isinf(number):
+        return text
     if not number.is_integer():
         raise UserError(
             f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) "
@@ -297,18 +311,23 @@ def find_label_names(labels):
     return names
 
 
+def is_number(name):
+    """Whether a class is named by a whole number, as in a column of stars."""
+    return name.lstrip("-").isdecimal()
+
+
 def label_index(value, names):
     """The class number of a raw label, or None where the row has no label.
 
-    A label is looked up by its name; a whole number that is no name is a position in `names`, so a
-    table of 0s and 1s can be scored with a model that knows "negative" and "positive".
+    A label is looked up by its name. Where no class has a number for a name, a number is a position
+    in `names`: a table of 0 and 1 can be scored with a model that knows "negative" and "positive".
     """
     name = label_name(value)
     if name is None:
         return None
     if name in names:
         return names.index(name)
-    if name.isdecimal() and int(name) < len(names):
+    if name.isdecimal() and int(name) < len(names) and not any(is_number(other) for other in names):
         return int(name)
     raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
 

@@ -9,6 +9,7 @@ Expect    how many reviews play which role, what was held out, dropped or drawn 
           reviews of each.
 """
 
+import hashlib
 import random
 from collections import Counter
 
@@ -18,7 +19,7 @@ from sources import find_label_names, label_index, load_source
 
 
 def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
-    """Load a data set and divide it by role. Returns (splits, names, notes).
+    """Load a data set and divide it by role. Returns (splits, names, notes, fingerprint).
 
     splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
         "texts" (cleaned strings) and "labels" (class numbers).
@@ -28,6 +29,7 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
         test        read once, at the very end. It chooses nothing, so it cannot flatter.
     names: the class names, found in the labels unless they are given (by a model trained before).
     notes: what was dropped, held out or drawn, one printable line each, opened by the split's name.
+    fingerprint: tells evaluate.py whether the data is still what it was in training.
     data: see sources.load_source(). seed: for what is held out and what is drawn. subset: so many
         train rows, equal per class, and at most so many of validation and test; None for all.
     Raises UserError where the source cannot be read or its labels cannot be used.
@@ -45,33 +47,56 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
             hold_out(splits, role, seed, notes)
     drop_copies(splits, notes)
 
+    whole = fingerprint(splits)  # before the draw: the same whatever the subset
     for role in splits if subset is not None else ():
         labels = splits[role]["labels"]
         if role == "train" and subset > len(labels):
             notes.append(f"train: --subset {subset:,} is more than there is, using all")
         splits[role] = take(splits[role], draw(labels, subset, seed, equal=role == "train"))
-    return splits, names, notes
+    return splits, names, notes, whole
 
 
-def require_all_classes(splits, names):
+def require_all_classes(splits, names, notes):
     """Raise UserError for a split without one of the classes: it can neither teach nor measure it.
 
     The classic way to get one is `select(range(1000))`: the first rows of IMDB are all negative.
     """
     for role, split in splits.items():
-        absent = [name for c, name in enumerate(names) if c not in split["labels"]]
+        absent = [name for c, name in enumerate(names) if c not in set(split["labels"])]
         if absent:
+            why = "; ".join(["more data, or a larger --subset"] + [n for n in notes if role in n])
             raise UserError(
                 f"the {role} split ({len(split['labels'])} reviews) has no "
-                f"{' and no '.join(absent)} review: it takes more data, or a larger --subset"
+                f"{' and no '.join(absent[:3])} review: it takes {why}"
             )
 
 
+def fingerprint(splits):
+    """16 letters that change when a text, a label, or the division of the data changes."""
+    digest = hashlib.sha256()
+    for role in sorted(splits):
+        for text, label in zip(splits[role]["texts"], splits[role]["labels"]):
+            digest.update(f"{role}\0{label}\0{text}\0".encode())
+    return digest.hexdigest()[:16]
+
+
 def usable_rows(texts, labels, names, role, notes):
-    """Clean the texts, number the labels, and leave out the rows that lack one or the other."""
+    """Clean the texts, number the labels, and leave out the rows that lack one or the other.
+
+    Raises UserError, with the number of the row, for a text or a label of no use to a classifier.
+    """
     kept = {"texts": [], "labels": []}
-    for text, label in zip(texts, labels):
-        text, label = clean(str(text or "")), label_index(label, names)
+    for row, (text, label) in enumerate(zip(texts, labels), start=1):
+        missing = text is None or text != text  # nan, which tables write for a missing text
+        if not missing and not isinstance(text, str):
+            raise UserError(
+                f"{role}, row {row}: {str(text)[:40]!r} is no text, but {type(text).__name__}"
+            )
+        try:
+            label = label_index(label, names)
+        except UserError as error:
+            raise UserError(f"{role}, row {row}: {error}") from error
+        text = "" if missing else clean(text)
         if text and label is not None:
             kept["texts"].append(text)
             kept["labels"].append(label)
@@ -164,10 +189,10 @@ def main():
     parser.add_argument("--subset", type=int, help="reviews to draw (default: all)")
     parser.add_argument("--seed", type=int, default=42, help="another seed, another division")
     args = parser.parse_args()
-    splits, names, notes = load_splits(
+    splits, names, notes, _ = load_splits(
         args.data, args.text_column, args.label_column, args.seed, args.subset
     )
-    require_all_classes(splits, names)
+    require_all_classes(splits, names, notes)
     for role, split in splits.items():
         counts = Counter(split["labels"])
         print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")

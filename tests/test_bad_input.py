@@ -2,6 +2,10 @@
 
 import hashlib
 import io
+import json
+import re
+import shlex
+import shutil
 import sys
 
 import pytest
@@ -51,10 +55,17 @@ def place(tmp_path_factory, tokenizer):
         "broken.parquet": b"PAR1 but no more",
         "othernames.csv": b"text,label\nfine,happy\nbad,sad\n",
         "tiny.csv": b"text,label\nfine,1\nbad,0\n",
+        "seven.csv": b"text,label\nfine,1\nbad,7\n",
+        "openquote.csv": b'text,label\n"fine,1\n' + GOOD.encode(),
+        "twolabels.csv": b"text,label,label\nfine,1,0\n",
+        "nested.jsonl": b'{"text": "a", "label": 1}\n{"text": ["b"], "label": 0}\n',
+        "deep.jsonl": b'{"text": ' + b"[" * 100_000 + b"\n",
     }
     for name, content in files.items():
         (root / name).write_bytes(content)
     (root / "nothing").mkdir()
+    (root / "theirs").mkdir()
+    (root / "theirs" / "README.md").write_text("my notes")
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
@@ -80,6 +91,13 @@ def trained(place, monkeypatch, capsys):
         words = "--model encoder --data good.csv --epochs 1 --max-length 20".split()
         code, output, errors = call("finetune", words, monkeypatch, capsys, place)
         assert code == 0, errors
+        for damaged in ("headless", "swapped", "strange"):
+            shutil.copytree(place / "model", place / damaged)
+        shutil.copy(place / "encoder" / "model.safetensors", place / "headless")
+        run = json.loads((place / "model" / "run.json").read_text())
+        (place / "swapped" / "run.json").write_text(json.dumps(run | {"labels": ["1", "0"]}))
+        run["arguments"]["truncation"] = "middle"
+        (place / "strange" / "run.json").write_text(json.dumps(run))
     return place / "model"
 
 
@@ -129,8 +147,17 @@ BAD = [
     ("finetune", TRAIN + "good.csv --device cuda:99", "not present"),
     ("finetune", TRAIN + "good.csv --device toaster", "has to be one of"),
     ("finetune", TRAIN + "good.csv --out good.csv/model", "cannot be written"),
-    ("finetune", TRAIN + "good.csv --out good.csv", "cannot be written"),
+    ("finetune", TRAIN + "good.csv --out good.csv", "read from"),
     ("finetune", TRAIN + "good.csv --learning-rate 1", "unrecognized"),
+    ("finetune", TRAIN + "good.csv --out ''", "--out is empty"),
+    ("finetune", TRAIN + "good.csv --out encoder", "read from"),
+    ("finetune", TRAIN + "good.csv --out theirs", "README.md that is not ours"),
+    ("finetune", TRAIN + "good.csv --seed -1", "--seed -1"),
+    ("finetune", TRAIN + "good.csv --lr 1e30 --epochs 1 --batch-size 100", "tenth of this --lr"),
+    ("finetune", TRAIN + "openquote.csv", "line .*: not readable as CSV"),
+    ("finetune", TRAIN + "twolabels.csv", "two columns named 'label'"),
+    ("finetune", TRAIN + "nested.jsonl", "row 2: .* is no text, but list"),
+    ("finetune", TRAIN + "deep.jsonl", "not JSON"),
     ("evaluate", "--model nowhere", "no such folder"),
     ("evaluate", "--model nothing", "no run.json"),
     ("evaluate", "--model encoder", "no run.json"),
@@ -141,6 +168,13 @@ BAD = [
     ("evaluate", "--data blank.csv", "no row"),
     ("evaluate", "--data columns.csv", "no column"),
     ("evaluate", "--data tiny.csv --save nowhere/p.csv", "cannot be written"),
+    ("evaluate", "--data tiny.csv --save nothing", "cannot be written"),
+    ("evaluate", "--data tiny.csv --save tiny.csv", "the file that is read"),
+    ("evaluate", "--save good.csv", "the file that is read"),
+    ("evaluate", "--data seven.csv", "row 2: the label '7' is not among"),
+    ("evaluate", "--model headless", "not the whole model"),
+    ("evaluate", "--model swapped", "different classes"),
+    ("evaluate", "--model strange", "run.json is damaged"),
     ("predict", "--model nowhere good", "no such folder"),
     ("predict", "--model nothing good", "no run.json"),
     ("predict", "", "nothing to read"),
@@ -172,8 +206,6 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     command, line, expected, trained, place, monkeypatch, capsys
 ):
     """What is wrong, where, and what to do; no traceback, and every file as it was."""
-    import re
-    import shlex
 
     def fingerprints():
         return {

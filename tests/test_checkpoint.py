@@ -125,7 +125,7 @@ def test_saving_again_replaces_and_a_failure_leaves_the_old_model(saved, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(tokenizer), "save_pretrained", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="cannot be saved"):
         save_model(folder, model, tokenizer, run)
     assert (folder / "model.safetensors").read_bytes() == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

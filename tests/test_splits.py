@@ -30,7 +30,7 @@ def films(tmp_path):
 
 def test_validation_and_test_share_no_text_and_no_run_of_rows_with_train(films):
     """A film on both sides lets a model score by recognising the film."""
-    splits, names, _ = load_splits(films, seed=3)
+    splits, names, _, _ = load_splits(films, seed=3)
     assert names == ["negative", "positive"]
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         texts = set(splits[one]["texts"]), set(splits[other]["texts"])
@@ -57,7 +57,7 @@ def test_copies_of_test_and_validation_texts_leave_train(tmp_path):
     train = [f"text number {i},{i % 2}" for i in range(60)]
     (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(train), encoding="utf-8")
     write_csv(tmp_path / "test.csv", ["text<br />number  7,1", "another,0", "text number 8,0"])
-    splits, _, notes = load_splits(str(tmp_path))
+    splits, _, notes, _ = load_splits(str(tmp_path))
     assert len(splits["test"]["texts"]) == 3, "test keeps every row"
     learned = splits["train"]["texts"] + splits["validation"]["texts"]
     assert not {"text number 7", "text number 8"} & set(learned)
@@ -83,7 +83,7 @@ def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
 def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
     """Silence would leave the reader wondering where 3 of 43 rows went."""
     rows = [f"text {i},{i % 2}" for i in range(40)] + [",1", "   ,0", "no label,"]
-    _, _, notes = load_splits(write_csv(tmp_path / "x.csv", rows))
+    _, _, notes, _ = load_splits(write_csv(tmp_path / "x.csv", rows))
     assert any("dropped 3 rows" in note for note in notes)
 
 

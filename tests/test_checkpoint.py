@@ -1,13 +1,23 @@
 """Appendix B: what comes back is what was saved, in this program and in others."""
 
 import json
+import os
 
 import pytest
 import torch
 from conftest import make_model
-from transformers import pipeline
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, pipeline
 
-from checkpoint import describe_run, load_model, prepare_folder, read_run, save_model
+from checkpoint import (
+    check_tokenizer,
+    describe_run,
+    load_model,
+    prepare_folder,
+    read_run,
+    save_model,
+    with_cleaning,
+)
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError
 from evaluate import predict_logits
@@ -60,6 +70,44 @@ def test_the_pipeline_of_transformers_gives_our_answers(saved):
     theirs = pipeline("text-classification", model=str(folder))(TEXTS)
     for (label, score), other in zip(classify(TEXTS), theirs):
         assert label == other["label"] and score == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_tokenizer_with_tokens_of_white_space_survives_saving():
+    """ModernBERT's has them. Folding white space turned them into "", and words into letters."""
+    backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["[UNK]", "[PAD]"], show_progress=False
+    )
+    backend.train_from_iterator(["the film was good and the plot was not"] * 9, trainer)
+    backend.add_tokens([AddedToken(" " * n, normalized=True) for n in range(2, 6)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    texts = ["the film was good", "not the plot", "a<br />plot"]
+    check_tokenizer(tokenizer, [clean(text) for text in texts])
+    saved = with_cleaning(tokenizer, 512)
+    for text in texts:
+        assert saved(text)["input_ids"] == tokenizer(clean(text))["input_ids"]
+
+
+def test_a_run_killed_while_saving_leaves_no_mixture_of_two_models(saved, monkeypatch):
+    """New weights under old label names would answer, and be wrong without a word."""
+    folder, model = saved
+    _, tokenizer, run = load_model(folder)
+    replaced, replace = [], os.replace
+
+    def killed(source, target):
+        if str(target).endswith("model.safetensors"):
+            raise KeyboardInterrupt  # stands for a SIGKILL: nothing after it is run
+        replaced.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(folder, model, tokenizer, run)
+    monkeypatch.undo()
+    assert replaced
+    with pytest.raises(UserError, match="no run.json"):
+        load_model(folder)
 
 
 def test_the_saved_folder_holds_no_pickle_and_no_leftovers(saved):

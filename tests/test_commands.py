@@ -83,6 +83,27 @@ def test_evaluate_repeats_the_result_of_training(rehearsed, tmp_path):
     assert f"accuracy  {results['validation']['accuracy']:.2%}" in done.stdout
 
 
+def test_evaluate_finds_the_data_again_and_notices_when_it_has_changed(tmp_path):
+    """From another folder, too. A changed file is divided anew, and trained rows may be in test."""
+    (tmp_path / "data").mkdir()
+    source = tmp_path / "data" / "mine.csv"
+    rows = read_csv(REVIEWS / "train.csv")
+    with open(source, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *(row.values() for row in rows)])
+    script = PROJECT / "finetune.py"
+    words = ("--demo", "--data", "mine.csv", "--epochs", 1, "--out", tmp_path / "mine")
+    done = run_script(script, *words, "--subset", 200, cwd=tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    for words in ([], ["--data", "data/mine.csv"]):
+        done = run_script(PROJECT / "evaluate.py", "--model", "mine", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "300 reviews" in done.stdout and "has changed" not in done.stdout
+    with open(source, "a", encoding="utf-8") as file:
+        file.write("Another film.,positive\n")
+    done = run_script(PROJECT / "evaluate.py", "--model", "mine", cwd=tmp_path)
+    assert "has changed since training" in done.stdout
+
+
 # ------------------------------------------------------------------------------ predictions
 def test_predict_takes_arguments_lines_and_files_and_agrees_with_itself(rehearsed, tmp_path):
     """Three ways in, one answer."""
@@ -111,6 +132,30 @@ def test_predict_takes_arguments_lines_and_files_and_agrees_with_itself(rehearse
     assert [row["text"] for row in rows] == [texts[0], "", *texts[1:]]
     assert [row["predicted"] for row in rows if row["text"]] == [a["label"] for a in answers]
     assert rows[1]["predicted"] == rows[1]["score"] == ""
+
+
+def test_any_text_gets_an_answer_and_any_row_keeps_its_place(rehearsed, tmp_path):
+    """Half an emoji, a row without the column, a number for a text: no reason to stop."""
+    texts = [
+        "good \ud83d film",
+        None,
+        7,
+        "[SEP] [PAD]",
+        "\u05e9\u05dc\u05d5\u05dd \U0001f600",
+        "a" * 100_000,
+    ]
+    lines = [json.dumps({"text": text}) for text in texts] + ['{"other": "x"}']
+    (tmp_path / "odd.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    words = ("--model", rehearsed[0], "--file", tmp_path / "odd.jsonl", "--out", tmp_path / "o.csv")
+    done = run_script("predict.py", *words)
+    assert done.returncode == 0 and "3 of 7 rows" in done.stderr, done.stderr
+    predicted = [row["predicted"] != "" for row in read_csv(tmp_path / "o.csv")]
+    assert predicted == [True, False, False, True, True, True, False]
+    done = run_script(
+        *("predict.py", "--model", rehearsed[0], "good \U0001f600"),
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_three_classes_with_names_of_ones_own(tmp_path, rehearsed):

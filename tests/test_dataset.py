@@ -14,7 +14,15 @@ def test_cleaning_removes_line_breaks_and_nothing_else():
     """Case, negation and smileys carry opinion; only the scraper's HTML does not."""
     text = "  Not <b>GOOD</b> :(<br /><br />I'd\n say, isn't it?!\t\u00a0 "
     assert clean(text) == "Not <b>GOOD</b> :( I'd say, isn't it?!"
-    assert clean(clean(text)) == clean(text)
+    for text in (
+        text,
+        "<BR>a<br  />b<br\n/>",
+        "half an emoji \ud83d",
+        "\U0001f600 \u05e9\u05dc\u05d5\u05dd \0",
+    ):
+        assert clean(clean(text)) == clean(text)
+        clean(text).encode("utf-8")
+        assert "<" not in clean(text).replace("<b>", "").replace("</b>", "")
 
 
 def test_truncation_keeps_head_tail_or_both():

@@ -105,6 +105,19 @@ def test_the_optimizer_gets_the_scheduled_rate_at_every_step(arguments, monkeypa
     assert len(rates) == 2 * count_steps(18, 2, 2)
 
 
+def test_each_phase_has_a_warm_up_of_its_own(arguments, monkeypatch):
+    """When the encoder thaws, Adam knows nothing of it yet: a full rate would spoil it."""
+    rates = []
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"])
+    )
+    args = arguments(*"--epochs 3 --batch-size 2 --lr 1 --warmup 0.2 --head-epochs 1".split())
+    run(make_model(), make_examples_of_lengths([5] * 10), args)  # 5 steps an epoch
+    head, rest = rates[:5], rates[5:]
+    assert head == [pytest.approx(rate_factor(step, 1, 5)) for step in range(5)]
+    assert rest == [pytest.approx(rate_factor(step, 2, 10)) for step in range(10)]
+
+
 # ------------------------------------------------------------------------------ decay
 @pytest.mark.parametrize("family", ["distilbert", "bert", "roberta"])
 def test_no_norm_and_no_bias_is_decayed_under_the_real_names(family):

@@ -178,7 +178,9 @@ def main():
         raise UserError("a text is empty: give it some words")
     if args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: has to be 3 or more, [CLS] token [SEP]")
-    from model import load_tokenizer  # the next chapter but one, which itself builds on this one
+    from model import (
+        load_tokenizer,  # the next chapter but one, which itself builds on this one
+    )
 
     tokenizer = load_tokenizer(args.model)
     for text in texts:

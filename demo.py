@@ -237,7 +237,11 @@ def make_untrained_model(folder, texts, seed=0):
     import torch
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
-    from transformers import DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizer
+    from transformers import (
+        DistilBertConfig,
+        DistilBertForMaskedLM,
+        DistilBertTokenizer,
+    )
 
     # The normalizer puts all in lower case; the splitter cuts at spaces and around punctuation.
     # Both are the tokenizer's own first steps, so what is counted here is what it will look up.

@@ -1,8 +1,12 @@
 """What the tests share: no network, tiny models of several families, and one rehearsed model."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may touch a network
@@ -101,15 +105,30 @@ def make_examples_of_lengths(lengths, classes=2):
 
 
 def run_script(*words, cwd=PROJECT, **options):
-    """Run one of the project's files as a user would. Returns the finished process."""
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        encoding="utf-8",
-        **options,
+    """Run one of the project's files as a user would. Returns returncode, stdout and stderr.
+
+    In this process, because importing torch anew takes seconds; with options (input, env, ...) in a
+    process of its own.
+    """
+    words = [str(word) for word in words]
+    if options:
+        command = [sys.executable, *words]
+        return subprocess.run(
+            command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=170, **options
+        )
+    output, errors, before = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd())
+    try:
+        sys.argv = words
+        os.chdir(cwd)
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            runpy.run_path(str(PROJECT / words[0]), run_name="__main__")
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+    return types.SimpleNamespace(
+        returncode=code, stdout=output.getvalue(), stderr=errors.getvalue()
     )
 
 
@@ -117,6 +136,7 @@ def run_script(*words, cwd=PROJECT, **options):
 def rehearsed(tmp_path_factory):
     """The folder that `python finetune.py --demo` makes, and what it printed."""
     folder = tmp_path_factory.mktemp("rehearsal") / "demo"
-    done = run_script("finetune.py", "--demo", "--out", folder)
+    # In a process of its own, with the user's environment: the one run that nothing here prepares.
+    done = run_script("finetune.py", "--demo", "--out", folder, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout

@@ -15,7 +15,13 @@ from sklearn.metrics import (
 )
 
 from dataset import make_collate
-from evaluate import predict_logits, save_predictions, score, warnings_for, wilson_interval
+from evaluate import (
+    predict_logits,
+    save_predictions,
+    score,
+    warnings_for,
+    wilson_interval,
+)
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,14 @@ from transformers import (
 import finetune
 from dataset import make_batches, make_collate
 from errors import UserError
-from finetune import check_finite, count_steps, decay_groups, is_better, rate_factor, train
+from finetune import (
+    check_finite,
+    count_steps,
+    decay_groups,
+    is_better,
+    rate_factor,
+    train,
+)
 from model import parameter_parts
 
 CPU = torch.device("cpu")

@@ -70,7 +70,8 @@ def prepare_folder(folder, spare=()):
     folder = Path(folder)
     if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
         raise UserError(f"--out {folder}: is a folder that is read from; choose another")
-    if not (folder / "run.json").exists():
+    # A folder that still has a .saving- folder is ours too: a run was killed while it saved.
+    if not (folder / "run.json").exists() and not any(folder.glob(".saving-*")):
         for name in (*FILES, "README.md"):
             if (folder / name).exists():
                 raise UserError(
@@ -80,7 +81,7 @@ def prepare_folder(folder, spare=()):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for left_over in folder.glob(".saving-*"):  # of a run that was killed while it saved
+        for left_over in folder.glob(".saving-*"):
             shutil.rmtree(left_over, ignore_errors=True)
     except OSError as error:
         raise UserError(

@@ -35,14 +35,16 @@ FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "toke
 def describe_run(args, names, splits, notes, device, precision, reasons):
     """The dict that becomes run.json; its history and results fill as the run goes on."""
     packages = ("torch", "transformers", "datasets", "tokenizers")
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return {
         "arguments": vars(args),
         "labels": names,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "device": {
             "type": device.type,
-            "name": gpu or platform.processor() or platform.machine(),
+            "name": name,
             "threads": torch.get_num_threads(),
             "precision": precision,
             "reasons": reasons,

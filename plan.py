@@ -240,13 +240,14 @@ def print_plan(args, run, model, groups, steps, full_lengths):
     random.Random(args.seed).shuffle(rows)
     mixed = [rows[i : i + args.batch_size] for i in range(0, len(rows), args.batch_size)]
     print(
-        f"padding    {padding_share(lengths, grouped):.1%} of all positions "
+        f"padding    {padding_share(lengths, grouped):.1%} of all cells "
         f"({padding_share(lengths, mixed):.1%} if batches were not grouped by length)"
     )
+    phases = "each phase" if 0 < args.head_epochs < args.epochs else "them"
     print(
         f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
         f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of them"
+        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of {phases}"
     )
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print(

@@ -247,7 +247,8 @@ def print_plan(args, run, model, groups, steps, full_lengths):
     print(
         f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
         f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of {phases}"
+        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of "
+        f"{phases}"
     )
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print(

@@ -63,28 +63,33 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
 
 
 # ------------------------------------------------------------------------------ save
-def prepare_folder(folder, spare=()):
-    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it.
+def check_folder(folder, spare=()):
+    """Raise UserError if saving a model in `folder` would overwrite something that is not ours.
 
-    spare: paths that must stay as they are, the pretrained model's and the data's. Raises UserError
-    for one of those, and for a folder of somebody else's files that have the names of ours.
+    spare: paths that must stay as they are, the pretrained model's and the data's.
     """
     folder = Path(folder)
     if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
         raise UserError(f"--out {folder}: is a folder that is read from; choose another")
-    # A folder that still has a .saving- folder is ours too: a run was killed while it saved.
-    if not (folder / "run.json").exists() and not any(folder.glob(".saving-*")):
-        for name in (*FILES, "README.md"):
-            if (folder / name).exists():
-                raise UserError(
-                    f"--out {folder}: has a {name} that is not ours; choose another folder"
-                )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        ours = {"arguments", "labels", "splits"} <= set(
+            json.loads((folder / "run.json").read_text())
+        )
+    except (OSError, ValueError, TypeError):
+        # No run.json, but traces of a run that was killed while it saved: ours too.
+        ours = any(folder.glob(".saving-*"))
+    for name in () if ours else (*FILES, "README.md"):
+        if (folder / name).exists():
+            raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
+
+
+def prepare_folder(folder, spare=()):
+    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it."""
+    check_folder(folder, spare)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for left_over in folder.glob(".saving-*"):
-            shutil.rmtree(left_over, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
@@ -94,22 +99,25 @@ def prepare_folder(folder, spare=()):
 def save_model(folder, model, tokenizer, run):
     """Write the folder described above. run: the dict that becomes run.json.
 
-    All files are written under a temporary name first, so a full disk leaves the model before this
-    one as it was. Then run.json goes, the files are renamed into their places, and the new run.json
-    comes last: killed in between, the folder is refused, and never taken for a model it is not.
+    All files are written into a .saving- folder first, so a full disk leaves the model before this
+    one as it was. Then the old run.json goes, the files are renamed into their places, and the new
+    run.json comes last: killed in between, the folder is refused, and never taken for a model.
     """
     folder = Path(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
-            with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
-            write_run(temporary, run)
-            (folder / "run.json").unlink(missing_ok=True)
-            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "run.json"):
-                os.replace(path, folder / path.name)
+        model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
+        with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
+        write_run(temporary, run)
     except Exception as error:  # OSError, and the safetensors library's own for a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: cannot be saved ({reason}); is the disk full?") from error
+    (folder / "run.json").unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == "run.json"):
+        os.replace(path, folder / path.name)
+    for left_over in folder.glob(".saving-*"):  # this one, and those of runs that were killed
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def with_cleaning(tokenizer, model_max_length):

@@ -19,7 +19,7 @@ import string
 from collections import Counter
 from pathlib import Path
 
-from errors import run_command
+from errors import UserError, run_command
 
 REVIEWS = Path(__file__).resolve().parent / "demo_reviews"
 LABELS = ["negative", "positive"]
@@ -313,6 +313,9 @@ def untrained_folder(out):
 def prepare(args):
     """Make the untrained model, unless the user has named another with --model."""
     if args.model == untrained_folder(args.out):
+        config = Path(args.model, "config.json")
+        if config.exists() and '"dim": 64' not in config.read_text(encoding="utf-8"):
+            raise UserError(f"{args.model} holds another model; choose another --out")
         with open(REVIEWS / "train.csv", encoding="utf-8", newline="") as file:
             make_untrained_model(args.model, [row["text"] for row in csv.DictReader(file)])
 

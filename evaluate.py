@@ -194,11 +194,14 @@ def print_mistakes(logits, labels, texts, names, count=5):
         print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {text}")
 
 
-def check_target(path, source):
-    """Raise UserError, now and not after the work, if `path` cannot be written or is the source."""
-    folder, source = Path(path).absolute().parent, Path(source)
-    sources = [source, *source.iterdir()] if source.is_dir() else [source]
-    if Path(path).resolve() in [one.resolve() for one in sources]:
+def check_target(path, *sources):
+    """Raise UserError, now and not after the work, if `path` cannot be written or is read from."""
+    folder = Path(path).absolute().parent
+    if Path(path).exists() and any(
+        Path(path).samefile(source) or folder.resolve() == Path(source).resolve()
+        for source in sources
+        if Path(source).exists()
+    ):
         raise UserError(f"{path} is the file that is read; choose another name")
     if not path or Path(path).is_dir() or not os.access(folder, os.W_OK):
         raise UserError(
@@ -240,7 +243,9 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
         splits, _, notes, now = load_splits(data, *columns, seed=arguments["seed"], names=names)
         chosen = splits[split]
         notes = [note for note in notes if note.startswith(split)]
-        if data == arguments["data"] and now != run.get("data_fingerprint", now):
+        same = data == arguments["data"] or Path(data).resolve() == Path(arguments["data"])
+        same = same and columns == (arguments["text_column"], arguments["label_column"])
+        if same and now != run.get("data_fingerprint", now):
             notes.append(
                 "warning: the data has changed since training, and with it the division: reviews "
                 f"that were trained on may stand in {split} now"
@@ -284,7 +289,7 @@ def main():
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     data = args.data or read_run(args.model)["arguments"]["data"]
     if args.save is not None:
-        check_target(args.save, data)
+        check_target(args.save, data, args.model)
     connect_to_hub(data)
     device, precision, _ = choose_hardware(args.device, args.precision)
     model, tokenizer, run = load_model(args.model, device)

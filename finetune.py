@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import demo
 from checkpoint import (
+    check_folder,
     check_tokenizer,
     describe_run,
     load_model,
@@ -227,6 +228,7 @@ def is_better(new, best, select):
 def main():
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
+    check_folder(stopped_folder(args.out), spare=(args.model, args.data))
     prepare_folder(args.out, spare=(args.model, args.data))
     if args.demo:
         demo.prepare(args)
@@ -329,9 +331,14 @@ def print_epoch(record, figures, better):
     )
 
 
+def stopped_folder(out):
+    """Where Ctrl-C puts the weights; not --out, which keeps the best epoch so far."""
+    return f"{out}-stopped"
+
+
 def say_how_to_go_on(args, model, tokenizer, run):
     """After Ctrl-C: save the weights as they are, print the command that trains on, return 130."""
-    stopped = f"{args.out}-stopped"
+    stopped = stopped_folder(args.out)
     left = max(1, args.epochs - len(run["history"]))
     print(f"\nstopped with Ctrl-C; saving the weights as they are in {stopped}", file=sys.stderr)
     prepare_folder(stopped)
@@ -342,10 +349,9 @@ def say_how_to_go_on(args, model, tokenizer, run):
     # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
     command = ["python", *sys.argv, "--model", stopped, "--out", f"{args.out}-more"]
     command += ["--epochs", str(left)]
-    print(
-        "to train these weights further, with a new optimizer, a new warm-up and a new order:",
-        file=sys.stderr,
-    )
+    if args.head_epochs:  # those that are left of them
+        command += ["--head-epochs", str(max(0, args.head_epochs - len(run["history"])))]
+    print("to train them further (optimizer, warm-up and order start anew):", file=sys.stderr)
     print(f"  {shlex.join(command)}", file=sys.stderr)
     return 130
 

@@ -274,7 +274,7 @@ def watch(model, record):
         else:
             continue
         module.register_forward_hook(
-            lambda module, given, output, label=label: record(label, module, given[0], output)
+            lambda module, given, output, label=label: record(label, module, given, output)
         )
 
 
@@ -284,8 +284,9 @@ def walk(model, tokenizer, text):
 
     def record(label, module, given, output):
         output = output if torch.is_tensor(output) else output[0]
-        if given.dim() == 2 and rows and len(rows[-1][1]) == 3:  # [1, T, width] became [1, width]
-            rows.append(("one vector for the whole text", list(given.shape), 0))
+        given = list(given[0].shape) if given else []  # BERT's stages are called by keyword only
+        if len(given) == 2 and rows and len(rows[-1][1]) == 3:  # [1, T, width] became [1, width]
+            rows.append(("one vector for the whole text", given, 0))
         rows.append((label, list(output.shape), sum(p.numel() for p in module.parameters())))
 
     watch(model, record)

@@ -64,9 +64,10 @@ def check_texts(texts):
             raise UserError(f"text {number} of {len(texts)} is empty: give it some words")
 
 
-def predict_file(path, text_column, label_column, names, classify, chunk_size=1024):
+def predict_file(path, wanted, label_column, names, classify, chunk_size=1024):
     """Yield (text, label, predicted, score) for every row of a file, in order, a chunk at a time.
 
+    wanted: {column: the option that names it}, the columns that have to be there, texts first.
     A chunk is long enough to be sorted by length inside, and short enough for any memory. A row
     without text keeps its place, with predicted and score left empty.
     """
@@ -74,11 +75,11 @@ def predict_file(path, text_column, label_column, names, classify, chunk_size=10
     count = 0
     for count, row in enumerate(read_rows(path), start=1):
         if count == 1:
-            check_columns(row, {text_column: "--text-column"}, path)
+            check_columns(row, wanted, path)
     if count == 0:
         raise UserError(f"{path} has column names but no rows")
 
-    rows, empty = read_rows(path), 0
+    text_column, rows, empty = next(iter(wanted)), read_rows(path), 0
     with tqdm(total=count, desc=Path(path).name, unit=" rows") as bar:
         while chunk := list(islice(rows, chunk_size)):
             texts = [row.get(text_column) for row in chunk]
@@ -91,7 +92,10 @@ def predict_file(path, text_column, label_column, names, classify, chunk_size=10
             empty += len(chunk) - len(usable)
             bar.update(len(chunk))
     if empty:
-        print(f"{empty:,} of {count:,} rows have no text, and so no prediction", file=sys.stderr)
+        print(
+            f"{empty:,} of {count:,} rows have no text (empty, or no string), so no prediction",
+            file=sys.stderr,
+        )
 
 
 def known_label(value, names):
@@ -151,10 +155,10 @@ def main():
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     if args.file and args.texts:
         raise UserError("texts on the command line or --file, not both")
-    if args.out and not args.file:
+    if args.out is not None and not args.file:
         raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
-    if args.out:
-        check_target(args.out, args.file)
+    if args.out is not None:
+        check_target(args.out, args.file, args.model)
     check_texts(args.texts)
 
     arguments = read_run(args.model)["arguments"]
@@ -164,13 +168,11 @@ def main():
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
 
     if args.file:
-        answers = predict_file(
-            args.file,
-            args.text_column or arguments["text_column"],
-            args.label_column or arguments["label_column"],
-            run["labels"],
-            classify,
-        )
+        wanted = {args.text_column or arguments["text_column"]: "--text-column"}
+        if args.label_column:  # typed, so it has to be there
+            wanted[args.label_column] = "--label-column"
+        label_column = args.label_column or arguments["label_column"]
+        answers = predict_file(args.file, wanted, label_column, run["labels"], classify)
         if args.out:
             save_predictions(args.out, answers)
             print(f"predictions are in {args.out}")

@@ -133,7 +133,7 @@ def read_csv(path):
         # strict: else a quote that is never closed swallows the rest of the file in silence.
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
-            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1]
+            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1 and name]
             if twice:
                 raise UserError(f"{path} has two columns named {twice[0]!r}: rename one")
             for row in reader:
@@ -146,7 +146,8 @@ def read_csv(path):
                 yield row
         except csv.Error as error:
             raise UserError(
-                f"{path}, line {reader.line_num}: not readable as CSV ({error})"
+                f"{path}, line {reader.reader.line_num} or before: not readable as CSV ({error}); "
+                "a text that begins with a quote has to end in one, with its own quotes doubled"
             ) from error
 
 
@@ -229,7 +230,10 @@ def load_folder(folder, text_column, label_column):
         if len(files) > 1:
             raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
         if files:
-            splits[name] = load_table(files[0], text_column, label_column)
+            texts, labels = load_table(files[0], text_column, label_column)
+            # A test file without answers, as competitions hand out, can measure nothing.
+            if name == "train" or any(label not in (None, "") for label in labels):
+                splits[name] = texts, labels
     if "train" not in splits:
         raise UserError(f"{folder} holds no train file (train.csv, .tsv, .jsonl or .parquet)")
     return splits

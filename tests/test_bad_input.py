@@ -66,6 +66,10 @@ def place(tmp_path_factory, tokenizer):
     (root / "nothing").mkdir()
     (root / "theirs").mkdir()
     (root / "theirs" / "README.md").write_text("my notes")
+    for name in ("theirs2", "x-stopped"):
+        (root / name).mkdir()
+    (root / "theirs2" / "run.json").write_text('{"mine": 1}')
+    (root / "x-stopped" / "README.md").write_text("my notes")
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
@@ -152,6 +156,8 @@ BAD = [
     ("finetune", TRAIN + "good.csv --out ''", "--out is empty"),
     ("finetune", TRAIN + "good.csv --out encoder", "read from"),
     ("finetune", TRAIN + "good.csv --out theirs", "README.md that is not ours"),
+    ("finetune", TRAIN + "good.csv --out theirs2", "run.json that is not ours"),
+    ("finetune", TRAIN + "good.csv --out x", "x-stopped: has a README.md that is not ours"),
     ("finetune", TRAIN + "good.csv --seed -1", "--seed -1"),
     ("finetune", TRAIN + "good.csv --lr 1e30 --epochs 1 --batch-size 100", "tenth of this --lr"),
     ("finetune", TRAIN + "openquote.csv", "line .*: not readable as CSV"),
@@ -171,6 +177,9 @@ BAD = [
     ("evaluate", "--data tiny.csv --save nothing", "cannot be written"),
     ("evaluate", "--data tiny.csv --save tiny.csv", "the file that is read"),
     ("evaluate", "--save good.csv", "the file that is read"),
+    ("evaluate", "--save model/run.json", "the file that is read"),
+    ("predict", "--file good.csv --out ''", "cannot be written"),
+    ("predict", "--file good.csv --label-column nope", "no column 'nope'"),
     ("evaluate", "--data seven.csv", "row 2: the label '7' is not among"),
     ("evaluate", "--model headless", "not the whole model"),
     ("evaluate", "--model swapped", "different classes"),

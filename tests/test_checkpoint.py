@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from checkpoint import (
+    FILES,
     check_tokenizer,
     describe_run,
     load_model,
@@ -108,6 +109,9 @@ def test_a_run_killed_while_saving_leaves_no_mixture_of_two_models(saved, monkey
     assert replaced
     with pytest.raises(UserError, match="no run.json"):
         load_model(folder)
+    prepare_folder(folder)  # the next run may use it all the same
+    save_model(folder, model, tokenizer, run)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*FILES, "README.md"))
 
 
 def test_the_saved_folder_holds_no_pickle_and_no_leftovers(saved):

@@ -14,6 +14,7 @@ from model import (
     max_positions,
     parameter_parts,
     set_trainable,
+    walk,
 )
 
 
@@ -154,6 +155,17 @@ def test_freezing_moves_exactly_the_tensors_it_should(family):
         )
     with pytest.raises(UserError, match="are 0 to 2"):
         set_trainable(model, 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_walk_shows_every_stage_of_every_family(encoder, tokenizer, family, capsys):
+    """From tokens to one vector to logits, whatever the modules of a model are called."""
+    model, _ = load_pretrained(encoder(family), ["bad", "good"], seed=1)
+    walk(model, tokenizer, "the film was good")
+    output = capsys.readouterr().out
+    for stage in ("embeddings", "encoder layer 1", "encoder layer 2", "[1, 6, 32]", "classifier"):
+        assert stage in output
+    assert "one vector for the whole text" in output and "probability of good" in output
 
 
 def test_a_frozen_head_is_refused():

@@ -99,6 +99,20 @@ def test_csv_dialects_are_read(tmp_path, delimiter):
     assert list(read_rows(path)) == [{"text": 'two\nlines, and "x"', "label": "1"}]
 
 
+def test_quotes_inside_a_cell_and_empty_columns_of_a_spreadsheet_are_no_errors(tmp_path):
+    """Strict about a quote that is never closed, and about nothing else."""
+    path = write_csv(tmp_path / "x.csv", ['He said "hi" to me,1,,'], header="text,label,,")
+    assert [(row["text"], row["label"]) for row in read_rows(path)] == [('He said "hi" to me', "1")]
+
+
+def test_a_test_file_without_answers_is_left_aside(tmp_path):
+    """Competitions hand those out; nothing can be measured on them."""
+    write_csv(tmp_path / "train.csv", [f"text {i},{i % 2}" for i in range(60)])
+    write_csv(tmp_path / "test.csv", ["a,", "b,"])
+    splits, _, _, _ = load_splits(str(tmp_path))
+    assert set(splits["test"]["labels"]) == {0, 1}, "held out from train instead"
+
+
 def test_every_file_type_gives_the_same_rows(tmp_path):
     """One table, four formats."""
     import json

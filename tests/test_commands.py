@@ -228,7 +228,7 @@ def test_without_hub_and_cache_the_run_ends_at_once_and_names_two_ways_out(tmp_p
 def readme_commands():
     """The lines of the README's bash blocks that run one of our files."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
+    blocks = re.findall(r"```bash\n(.*?)```", text.replace("\\\n", ""), flags=re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [part.strip() for line in lines for part in line.split("&&") if "python " in part]
 

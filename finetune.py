@@ -252,7 +252,6 @@ def main():
             split["texts"], tokenizer, args.max_length, args.truncation, progress=True
         )
         examples[role] = make_examples(input_ids, split["labels"])
-
     check_tokenizer(tokenizer, splits["train"]["texts"])
 
     # 2. What will happen, before it does.
@@ -269,8 +268,8 @@ def main():
     best, since_best = None, 0
     try:
         with out_of_memory(
-            f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} needs "
-            "about half as much for the same gradient; a smaller --max-length helps too"
+            f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has "
+            "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
             for record in train(model, examples["train"], collate, args, device, precision):
                 logits = predict_logits(

@@ -20,10 +20,10 @@ class UserError(Exception):
 def run_command(main):
     """Run a file's `main()` and turn what stops it into an exit code and one line.
 
-    Exit codes: 0 done; 2 the user can mend it (also argparse's code); 130 stopped with Ctrl-C.
+    Exit codes: 0 done; 1 the output was closed; 2 the user can mend it; 130 stopped with Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \\U0001f600 instead
+        if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
             stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())

@@ -2,7 +2,7 @@
 
 Teaches   what each argument of finetune.py does and why its default is what it is; and to look,
           before a run costs hours, at what the arguments lead to.
-Order     after the five chapters, or beside finetune.py while you try things.
+Order     after the six chapters, or beside finetune.py while you try things.
 Run       python finetune.py --help
 Expect    the knobs in groups, each with unit, default and reason.
 """

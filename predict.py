@@ -1,7 +1,7 @@
 """Chapter 6: sentences of one's own.
 
 Teaches   inference: the same steps as in training, read from the saved model, and nothing else.
-Order     last of the five; after it, change something and see what happens.
+Order     last of the six; after it, change something and see what happens.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv
           python predict.py < lines.txt              one text a line
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from checkpoint import load_model, read_run
+from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
 from evaluate import check_target, predict_logits, save_predictions
@@ -161,9 +161,9 @@ def main():
         check_target(args.out, args.file, args.model)
     check_texts(args.texts)
 
-    arguments = read_run(args.model)["arguments"]
     device, precision, _ = choose_hardware(args.device, args.precision)
     classify, run = make_classifier(args.model, device, precision, args.batch_size)
+    arguments = run["arguments"]
     if arguments["demo"]:
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
 

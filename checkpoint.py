@@ -25,7 +25,7 @@ import torch
 
 from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
-from model import max_positions
+from model import hardware_name, max_positions
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -35,16 +35,13 @@ FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "toke
 def describe_run(args, names, splits, notes, device, precision, reasons):
     """The dict that becomes run.json; its history and results fill as the run goes on."""
     packages = ("torch", "transformers", "datasets", "tokenizers")
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
     return {
         "arguments": vars(args),
         "labels": names,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "device": {
             "type": device.type,
-            "name": name,
+            "name": hardware_name(device),
             "threads": torch.get_num_threads(),
             "precision": precision,
             "reasons": reasons,

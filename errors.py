@@ -10,6 +10,7 @@ Expect    an error line and exit code 2.
 import argparse
 import os
 import sys
+import time
 from contextlib import contextmanager
 
 
@@ -20,11 +21,13 @@ class UserError(Exception):
 def run_command(main):
     """Run a file's `main()` and turn what stops it into an exit code and one line.
 
-    Exit codes: 0 done; 1 the output was closed; 2 the user can mend it; 130 stopped with Ctrl-C.
+    Exit codes: 0 done; 1 the output was closed, or another process of torchrun's was lost; 2 the
+    user can mend it; 130 stopped with Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
             stream.reconfigure(errors="backslashreplace")
+    errors = sys.stderr  # kept here, because parallel.py mutes all processes but the first
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -35,8 +38,20 @@ def run_command(main):
         print("stopped: nobody reads the output any more", file=sys.stderr)
         sys.exit(1)
     except (UserError, OSError) as error:  # OSError: a path too long, a folder without access, ...
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if sys.stderr is not errors:  # one of torchrun's processes, and not the first:
+            time.sleep(1)  # if the first has the same to say, torchrun ends this one by then
+        print(f"error: {' '.join(str(error).split())}", file=errors)
         sys.exit(2)
+    except Exception as error:
+        sys.stderr = errors
+        if "gloo" in str(error) or type(error).__name__ == "DistBackendError":
+            print(
+                "error: another process of this run has ended, see above or on its machine; "
+                "start the run again",
+                file=errors,
+            )
+            sys.exit(1)
+        raise
 
 
 def make_parser(chapter):

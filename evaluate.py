@@ -22,10 +22,11 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+import parallel
 from checkpoint import load_model, read_run
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
-from model import autocast, choose_hardware
+from model import autocast, choose_attention, choose_hardware
 from sources import connect_to_hub, load_table
 from splits import draw, load_splits, take, usable_rows
 
@@ -38,7 +39,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     padding, and a batch too large for the memory fails at once. title: show a progress bar with it.
     """
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
-    logits = torch.empty(len(examples), model.config.num_labels)  # [N, C]
+    logits = torch.zeros(len(examples), model.config.num_labels)  # [N, C]
     # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
     # and the next epoch trains without dropout. So the mode that was found is restored.
     was_training = model.training
@@ -52,7 +53,8 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
                 total=len(examples), desc=title, unit=" reviews", disable=title is None, leave=False
             ) as bar,
         ):
-            for start in range(0, len(order), batch_size):
+            # With torchrun, each process fills in the rows of its batches and leaves the others 0.
+            for start in parallel.share(range(0, len(order), batch_size)):
                 rows = order[start : start + batch_size]
                 batch = collate([examples[i] for i in rows])
                 output = model(
@@ -63,7 +65,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
                 bar.update(len(rows))
     finally:
         model.train(was_training)
-    return logits
+    return parallel.add_up(logits)
 
 
 # ------------------------------------------------------------------------------ 2. count
@@ -292,7 +294,9 @@ def main():
         check_target(args.save, data, args.model)
     connect_to_hub(data)
     device, precision, _ = choose_hardware(args.device, args.precision)
+    parallel.join(device)
     model, tokenizer, run = load_model(args.model, device)
+    choose_attention(model, device, precision)
     chosen, notes = load_split(
         run, args.split, args.data, args.text_column, args.label_column, args.subset
     )
@@ -313,7 +317,7 @@ def main():
     print(f"\ncomputed on {device} in {precision}")
     print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
-    if args.save:
+    if args.save and parallel.rank() == 0:
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)
         names = run["labels"]
         save_predictions(

@@ -12,6 +12,7 @@ Expect    a banner of what follows from your arguments, a progress bar for each 
 """
 
 import math
+import operator
 import shlex
 import sys
 import time
@@ -22,7 +23,9 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+import cost
 import demo
+import parallel
 from checkpoint import (
     check_folder,
     check_tokenizer,
@@ -37,6 +40,7 @@ from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
 from model import (
     autocast,
+    choose_attention,
     choose_hardware,
     load_pretrained,
     load_tokenizer,
@@ -48,27 +52,35 @@ from sources import connect_to_hub
 from splits import load_splits, require_all_classes
 
 
+LOOK_EVERY = 10  # steps between two looks at the loss
+
+
 # ------------------------------------------------------------------------------ the loop
-def train(model, examples, collate, args, device, precision):
+def train(model, examples, collate, args, device, precision, foretell=None):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
     A generator: after each epoch, one pass over all examples, it yields a record, and whoever
     called it can validate, save, or break off. A micro-batch is what fits into memory at once; a
     window is the `accumulate` micro-batches whose gradients are added up to one optimizer step. A
     gradient says, for every weight, in which direction and how steeply the loss rises.
+    foretell: told of every window; after a few it says how long the run will take (cost.py).
     """
     lengths = [len(example["input_ids"]) for example in examples]
     # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
     # and divides the first by the root of the second: each weight moves about lr a step, however
     # small its gradient is. A frozen weight has no gradient, and AdamW passes it over.
-    optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.lr)
+    # fused: in one pass over memory, not in ten.
+    groups = decay_groups(model, args.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
     # fp16 gradients can be too small to represent. The scaler multiplies the loss, and so all
     # gradients, by a large number (65,536 at first), which is divided out again before the step.
     # For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
     step = 0  # counts optimizer steps, never micro-batches
-    torch.manual_seed(args.seed)  # for dropout; the order of the data has its own seed
+    # For dropout; the order of the data has its own seed. (With torchrun, the processes drop
+    # different numbers. Without it, rank is 0, world is 1, and every share is the whole.)
+    torch.manual_seed(args.seed + parallel.rank())
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
 
     for epoch in range(args.epochs):
@@ -77,7 +89,9 @@ def train(model, examples, collate, args, device, precision):
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
         first_step, last_step = phase_of(epoch, args, steps_per_epoch)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
-        epoch_loss, started = 0.0, time.perf_counter()
+        shared = parallel.wrap(model)  # the model itself, or torchrun's many as one
+        window_sizes, losses, unread = [], [], []  # of this epoch; unread: not yet looked at
+        started = time.perf_counter()
 
         with tqdm(
             total=len(examples),
@@ -92,14 +106,20 @@ def train(model, examples, collate, args, device, precision):
                 window_loss = torch.zeros((), device=device)
 
                 for rows in window:
-                    batch = collate([examples[i] for i in rows])
+                    mine = parallel.share(rows)
+                    # All processes have to take part in a sum of gradients, also one whose share of
+                    # a small batch is empty: it computes a review and counts it 0 times.
+                    batch = collate([examples[i] for i in mine or rows[:1]])
+                    shared.require_backward_grad_sync = (
+                        rows is window[-1]
+                    )  # the sum can wait so long
                     input_ids = batch["input_ids"].to(device)  # [B, T]
                     attention_mask = batch["attention_mask"].to(device)  # [B, T]
                     labels = batch["labels"].to(device)  # [B]
 
                     # 3. Forward. The mask goes along, or the model reads the padding.
                     with autocast(device, precision):
-                        output = model(input_ids=input_ids, attention_mask=attention_mask)
+                        output = shared(input_ids=input_ids, attention_mask=attention_mask)
                     logits = output.logits  # [B, C]
 
                     # 4. Cross-entropy is minus the log of the probability given to the right class:
@@ -112,17 +132,17 @@ def train(model, examples, collate, args, device, precision):
                     if precision != "fp32":
                         logits = logits.float()  # 16-bit logits: a sum of losses needs more digits
                     loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews
+                    loss = loss if mine else loss * 0
 
                     # 5. Backward adds this micro-batch's gradients to each weight's .grad, and
                     #    frees the intermediate results that forward had kept for it.
-                    scaler.scale(loss).backward()
+                    scaler.scale(loss * parallel.world()).backward()
                     window_loss += loss.detach()
 
                 # 6. Clip: one odd window must not throw the weights far away. Unscale first, or
                 #    under fp16 the limit would meet gradients that are 65,536 times too large.
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-                check_finite(window_loss.item(), norm.item(), precision, epoch, step)
 
                 # 7. One step, with the learning rate of this step.
                 phase_steps = last_step - first_step
@@ -135,17 +155,31 @@ def train(model, examples, collate, args, device, precision):
 
                 # 8. Empty the gradients, or the next window would start on top of this one.
                 optimizer.zero_grad()
-                epoch_loss += window_loss.item() * reviews  # a mean; times its reviews, a sum again
-                bar.update(reviews)
-                bar.set_postfix(loss=f"{window_loss.item():.3f}", refresh=False)
 
-        # 9. Over to main(), which asks about reviews that are not trained on. The train loss may be
+                # 9. Look at the loss now and then only: to read one number, a GPU has to finish all
+                #    that it has been given, and then waits for Python to give it more.
+                window_sizes.append(reviews)
+                unread.append(torch.stack([window_loss, norm / parallel.world()]))
+                bar.update(reviews)
+                if step % LOOK_EVERY == 0 or start + args.accumulate >= len(batches):
+                    seen = parallel.add_up(torch.stack(unread)).tolist()
+                    for past, (loss, norm) in enumerate(reversed(seen)):
+                        check_finite(loss, norm, precision, epoch, step - past)
+                    losses += [loss for loss, _ in seen]
+                    bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+                    unread = []
+                if foretell and (note := foretell(cost.shapes_of(lengths, window))):
+                    bar.write(note)
+
+        # 10. Over to main(), which asks about reviews that are not trained on. The train loss may be
         #    above theirs: it is a mean over an epoch in which the weights improved, with dropout.
         seconds = time.perf_counter() - started
         yield {
             "epoch": epoch + 1,
             "optimizer_steps": step,
-            "train_loss": epoch_loss / len(examples),
+            # Means over windows; times their reviews, sums again: no window counts too much.
+            "train_loss": sum(map(operator.mul, losses, window_sizes)) / len(examples),
+            "step_losses": losses,
             "seconds": seconds,
             "reviews_per_second": len(examples) / seconds,
         }
@@ -228,11 +262,14 @@ def is_better(new, best, select):
 def main():
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
+    parallel.join(device)
+    first = parallel.rank() == 0  # with torchrun only one process writes, and join() mutes the rest
     check_folder(stopped_folder(args.out), spare=(args.model, args.data))
     prepare_folder(args.out, spare=(args.model, args.data))
-    if args.demo:
+    if args.demo and first:
         demo.prepare(args)
         print(demo.NOTICE)
+    parallel.wait()
     connect_to_hub(args.model, args.data)
 
     # 1. Texts, divided by role, as token ids; and the model that will read them.
@@ -241,7 +278,9 @@ def main():
         args.data, args.text_column, args.label_column, args.seed, args.subset
     )
     require_all_classes(splits, names, notes)
-    model, load_note = load_pretrained(args.model, names, args.seed)
+    model, load_note = load_pretrained(
+        args.model, names, args.seed, args.dropout, args.attention_dropout
+    )
     if args.max_length > max_positions(model):
         raise UserError(
             f"--max-length {args.max_length}: the model has {max_positions(model)} positions"
@@ -257,10 +296,16 @@ def main():
     # 2. What will happen, before it does.
     print(load_note)
     model.to(device)
+    choose_attention(model, device, precision)
+    if args.compile:
+        model.compile(dynamic=True)  # dynamic: one program for every [B, T]
     run = describe_run(args, names, splits, notes, device, precision, reasons)
     run["data_fingerprint"] = data_fingerprint
     steps = count_steps(len(examples["train"]), args.batch_size, args.accumulate)
     print_plan(args, run, model, decay_groups(model, args.weight_decay), steps, lengths["train"])
+    flops = cost.count_run(model, args, lengths)
+    print(f"work       {cost.in_words(flops)} in matrix products, validation and test included")
+    foretell = cost.make_foretell(model, flops, device, precision)
 
     # 3. Train; after each epoch ask about the validation reviews, and keep the best epoch on disk.
     collate = make_collate(tokenizer.pad_token_id)
@@ -271,7 +316,9 @@ def main():
             f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has "
             "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
-            for record in train(model, examples["train"], collate, args, device, precision):
+            for record in train(
+                model, examples["train"], collate, args, device, precision, foretell
+            ):
                 logits = predict_logits(
                     model, examples["validation"], collate, device, precision, title="validating"
                 )
@@ -285,15 +332,19 @@ def main():
                 if better:
                     best, expected = figures, predict_logits(model, fixed, collate, device)
                     run["results"] = {"best_epoch": record["epoch"], "validation": figures}
-                    save_model(args.out, model, tokenizer, run)
+                    if first:
+                        save_model(args.out, model, tokenizer, run)
                 if since_best == args.patience:
                     print(f"stopping early: no better {args.select} in {args.patience} epochs")
                     break
     except KeyboardInterrupt:
-        return say_how_to_go_on(args, model, tokenizer, run)
+        return say_how_to_go_on(args, model, tokenizer, run) if first else 130
 
     # 4. Reload what was saved, and make sure that it is the same model before anyone relies on it.
-    model, tokenizer, _ = load_model(args.out, device)
+    if first:
+        model, tokenizer, _ = load_model(args.out, device)
+        choose_attention(model, device, precision)
+    parallel.copy_from_first(model)
     texts = splits["validation"]["texts"][: len(fixed)]
     input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
     logits = predict_logits(model, make_examples(input_ids, [0] * len(fixed)), collate, device)
@@ -312,7 +363,8 @@ def main():
         "test": score(logits, splits["test"]["labels"], names),
         "reviews_per_second": len(examples["train"]) * len(run["history"]) / seconds,
     }
-    write_run(args.out, run)
+    if first:
+        write_run(args.out, run)
     print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")
     folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
     print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")

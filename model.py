@@ -13,9 +13,11 @@ Expect    your sentence on its way through the model: each stage with the shape 
 """
 
 import os
+import platform
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from errors import UserError, make_parser, run_command
 from sources import connect_to_hub, hub_error
@@ -39,6 +41,8 @@ def choose_device(wanted=None):
     }
     if wanted is None:
         best = next(name for name, there in present.items() if there)
+        if best == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
+            best = f"cuda:{os.environ['LOCAL_RANK']}"
         passed_over = [name for name in present if not present[name]]
         return torch.device(best), f"the best here; not present: {', '.join(passed_over) or 'none'}"
     try:
@@ -90,6 +94,13 @@ def choose_hardware(device=None, precision="auto"):
     return device, precision, {"device": device_reason, "precision": precision_reason}
 
 
+def hardware_name(device):
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return (torch.cpu.get_capabilities().get("cpu_name") or platform.machine()).strip()
+
+
 def autocast(device, precision):
     """The context in which matrix products run in 16 bits, while the weights themselves stay fp32.
 
@@ -126,12 +137,13 @@ def load_tokenizer(name):
     return tokenizer
 
 
-def load_pretrained(name, label_names, seed):
+def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0):
     """Load an encoder and put a new head on it. Returns (model, note about what was loaded).
 
     name: a hub name or a local folder of any model with a ...ForSequenceClassification class.
     label_names: one name per class; they go into the config, so that every tool shows "positive"
         and not "LABEL_1". None for the checkpoint's own.
+    dropout, attention_dropout: see set_dropout().
     DistilBERT's head takes the vector at [CLS], which is hidden[:, 0] of hidden [B, T, 768],
     through pre_classifier [B, 768], ReLU, dropout and classifier [B, C]. Only a checkpoint that
     already judges the same classes keeps its head: training then goes on where it ended.
@@ -142,16 +154,16 @@ def load_pretrained(name, label_names, seed):
 
     logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
     try:
-        old_names = list(
-            AutoConfig.from_pretrained(name, trust_remote_code=False).id2label.values()
-        )
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        old_names = list(config.id2label.values())
         label_names = label_names or old_names
+        config.id2label = dict(enumerate(label_names))  # their number is num_labels
+        config.label2id = {label: i for i, label in enumerate(label_names)}
+        set_dropout(config, dropout, attention_dropout)
         torch.manual_seed(seed)  # right here, because the next line draws the head at random
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
-            id2label=dict(enumerate(label_names)),
-            label2id={label: i for i, label in enumerate(label_names)},
-            num_labels=len(label_names),
+            config=config,
             dtype=torch.float32,  # else the checkpoint's; Adam's small updates vanish in 16 bits
             use_safetensors=True,  # the other format, pickle, can run code when it is opened
             trust_remote_code=False,
@@ -187,6 +199,20 @@ def load_pretrained(name, label_names, seed):
     )
 
 
+def set_dropout(config, dropout, attention_dropout):
+    """Set a model's two kinds of dropout, under whatever names its config has for them.
+
+    dropout: the share of a layer's numbers that are set to 0 in training, anew each time; None for
+        the checkpoint's own, 0.1 for DistilBERT.
+    attention_dropout: the same for attention weights. Most checkpoints have 0.1, ours is 0: on a
+        CPU those random numbers took a third of the time, and gave no accuracy (README, "Fast").
+    """
+    for name, value in vars(config).items():
+        rate = attention_dropout if "att" in name else dropout
+        if "dropout" in name and rate is not None and isinstance(value, (int, float)):
+            setattr(config, name, rate)
+
+
 def max_positions(model):
     """The most tokens, special ones included, that the model has positions for.
 
@@ -202,7 +228,56 @@ def max_positions(model):
     return most if most and most > 0 else 1_000_000
 
 
-# ------------------------------------------------------------------------------ 4. what trains
+# ------------------------------------------------------------------------------ 4. attention
+# Models that ask for nothing on top of it, such as scores that depend on the distance.
+PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
+SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold
+
+
+def choose_attention(model, device, precision):
+    """Let the model compute its attention in the way that is fastest here.
+
+    PyTorch has one function for all of attention. On GPUs it is hard to beat, and on CPUs in fp32.
+    On CPUs in bf16 the few lines below took half its time at 256 tokens (README, "Fast").
+    """
+    if (
+        device.type != "cpu"
+        or precision != "bf16"
+        or model.config.model_type not in PLAIN_ATTENTION
+    ):
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("by_hand", attention_by_hand)
+    AttentionMaskInterface.register("by_hand", sdpa_mask)  # True where a token may look
+    model.set_attn_implementation("by_hand")
+
+
+def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **options):
+    """Every token asks a query of every other's key, and gets a mixture of their values.
+
+    softmax(Q K^T / sqrt(D)) V, from Vaswani et al. 2017. query, key, value: [B, H, T, D], for H
+    heads of D numbers each. attention_mask: [B, 1, T, T], or None where there is no padding.
+    Returns [B, T, H, D], and None for the weights, which transformers would hand on if asked.
+    """
+    scale = options.get("scaling") or query.shape[-1] ** -0.5  # scores would grow with D
+    tokens = query.shape[2]
+    # Some reviews at a time: all scores together leave the cache, and memory is slower than sums.
+    reviews = max(1, SCORES_AT_ONCE // (query.shape[1] * tokens * tokens))
+    mixtures = []
+    for start in range(0, len(query), reviews):
+        some = slice(start, start + reviews)
+        scores = (query[some] * scale) @ key[some].transpose(2, 3)  # [b, H, T, T]
+        if attention_mask is not None:
+            # The lowest number there is, not -inf: a row that may look at nothing would be nan.
+            scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
+        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # of each row the sum is 1
+        mixtures.append(weights @ value[some])  # [b, H, T, D]
+    return torch.cat(mixtures).transpose(1, 2).contiguous(), None
+
+
+# ------------------------------------------------------------------------------ 5. what trains
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 

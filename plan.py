@@ -86,6 +86,22 @@ def parse_arguments(chapter, argv=None):
         "alone (default: everything trains; less is faster, takes less memory, and learns less)",
     )
 
+    group.add_argument(
+        "--dropout",
+        type=float,
+        metavar="SHARE",
+        help="of a layer's numbers, set to 0 at random in training (default: the checkpoint's own, "
+        "0.1 for DistilBERT)",
+    )
+    group.add_argument(
+        "--attention-dropout",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="the same for attention weights (default: 0; with the usual 0.1, training on a CPU "
+        "takes half as long again, for no more accuracy)",
+    )
+
     group = parser.add_argument_group("the steps")
     group.add_argument(
         "--epochs",
@@ -173,6 +189,13 @@ def parse_arguments(chapter, argv=None):
         help="number format (default: auto, 16 bits where the hardware multiplies them natively)",
     )
 
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch.compile make one program of the model first, which takes minutes (default: "
+        "not; it is for GPUs and long runs, and gained nothing on the CPU it was tried on)",
+    )
+
     group = parser.add_argument_group("the result")
     group.add_argument(
         "--out",
@@ -201,6 +224,11 @@ def parse_arguments(chapter, argv=None):
     for name in ("lr", "clip"):
         if not 0 < getattr(args, name) < math.inf:
             parser.error(f"--{name} {getattr(args, name)}: has to be a number over 0")
+    for name in ("dropout", "attention_dropout"):
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) < 1:
+            parser.error(
+                f"--{name.replace('_', '-')} {getattr(args, name)}: has to be 0 to under 1"
+            )
     if not args.out.strip():
         parser.error("--out is empty: name a folder")
     if not 0 <= args.seed < 2**32:

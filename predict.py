@@ -20,7 +20,7 @@ from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
 from evaluate import check_target, predict_logits, save_predictions
-from model import choose_hardware
+from model import choose_attention, choose_hardware
 from sources import check_columns, label_index, read_rows
 
 
@@ -31,6 +31,7 @@ def make_classifier(folder, device, precision="fp32", batch_size=64):
     word at least: a model asked about nothing answers all the same, and the answer means nothing.
     """
     model, tokenizer, run = load_model(folder, device)
+    choose_attention(model, device, precision)
     collate = make_collate(tokenizer.pad_token_id)
     arguments, names = run["arguments"], run["labels"]
 

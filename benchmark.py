@@ -1,0 +1,368 @@
+"""Chapter 7: where does the time go?
+
+Teaches   how to compare speeds so that the comparison holds: the same reviews, side by side in one
+          run, every contender in a process of its own, medians of several rounds, and beside them
+          what the hardware could do at best. A machine that does other things at the same time is
+          slow for all of them; a ratio survives that, a number of seconds does not.
+Order     after predict.py; its measure of work is explained in cost.py.
+Run       pip install -r requirements-dev.txt          for accelerate, which Trainer needs
+          python benchmark.py                          about half an hour on two cores
+          python benchmark.py --rounds 1 --only score
+          python benchmark.py --readme                 write the README's table from results/
+Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit and peak memory, and
+          the same as results/benchmark-<hardware>.json.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import torch
+from tqdm import tqdm
+
+import cost
+from dataset import encode, make_collate, make_examples
+from errors import UserError, make_parser, run_command
+from evaluate import predict_logits
+from finetune import train
+from model import (
+    choose_attention,
+    choose_hardware,
+    hardware_name,
+    load_pretrained,
+    load_tokenizer,
+)
+from plan import parse_arguments
+from sources import connect_to_hub
+from splits import draw, load_splits, take
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+# What is measured: (name, tokens, reviews, contenders). The first contender is ours.
+TASKS = [
+    ("train-256", 256, 192, ("finetune.py", "Trainer seed", "Trainer default", "Trainer best")),
+    ("train-512", 512, 96, ("finetune.py", "Trainer default")),
+    ("score-256", 256, 512, ("evaluate.py", "pipeline")),
+]
+ABOUT = {
+    "finetune.py": "as it stands",
+    "Trainer seed": "batch 2 x 2, padded to the maximum, fp32",
+    "Trainer default": "batch 16, DataCollatorWithPadding, fp32",
+    "Trainer best": "batch 16, bf16, group_by_length, fused AdamW",
+    "evaluate.py": "as it stands",
+    "pipeline": "pipeline(..., batch_size=64), fp32",
+}
+
+
+# ------------------------------------------------------------------------------ 1. the contenders
+def train_ours(model, tokenizer, texts, labels, tokens):
+    """One epoch of finetune.py's loop, from token ids on."""
+    args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1"])
+    device, precision, _ = choose_hardware()
+    input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
+    examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
+    choose_attention(model.to(device), device, precision)
+
+    def run():
+        for _ in train(model, examples, collate, args, device, precision):
+            pass
+
+    return run, precision
+
+
+def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens):
+    """One epoch of transformers' Trainer, from token ids on.
+
+    recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
+    "best", every flag it has that makes it faster here.
+    """
+    from datasets import Dataset
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+    device, precision, _ = choose_hardware()
+    encoded = tokenizer(
+        texts,
+        truncation=True,
+        max_length=tokens,
+        padding="max_length" if recipe == "seed" else False,
+    )
+    options = {"per_device_train_batch_size": 16}
+    if recipe == "seed":
+        options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    if recipe == "best":
+        options |= {
+            "bf16": precision == "bf16",
+            "fp16": precision == "fp16",
+            "optim": "adamw_torch_fused",
+            "train_sampling_strategy": "group_by_length",
+        }
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            tempfile.mkdtemp(),
+            num_train_epochs=1,
+            learning_rate=5e-5,
+            use_cpu=device.type == "cpu",
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1000,
+            disable_tqdm=True,
+            dataloader_pin_memory=device.type == "cuda",
+            **options,
+        ),
+        train_dataset=Dataset.from_dict({**encoded, "label": labels}),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    return trainer.train, precision if recipe == "best" else "fp32"
+
+
+def score_ours(model, tokenizer, texts, labels, tokens):
+    """Logits of raw texts as evaluate.py computes them, tokenizing included."""
+    device, precision, _ = choose_hardware()
+    choose_attention(model.to(device), device, precision)
+    collate = make_collate(tokenizer.pad_token_id)
+
+    def run():
+        input_ids, _ = encode(texts, tokenizer, tokens, "head")  # as pipeline cuts
+        examples = make_examples(input_ids, labels)
+        return predict_logits(model, examples, collate, device, precision).argmax(dim=-1).tolist()
+
+    return run, precision
+
+
+def score_with_pipeline(model, tokenizer, texts, labels, tokens):
+    """The same with transformers' pipeline, in its own order, a batch padded to its longest."""
+    from transformers import pipeline
+
+    device, _, _ = choose_hardware()
+    classify = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, device=device, batch_size=64
+    )
+
+    def run():
+        answers = classify(texts, truncation=True, max_length=tokens)
+        return [model.config.label2id[answer["label"]] for answer in answers]
+
+    return run, "fp32"
+
+
+def prepare(contender, *given):
+    """The contender by its name: returns (what is to be timed, its precision)."""
+    if contender.startswith("Trainer "):
+        return train_with_trainer(contender.removeprefix("Trainer "), *given)
+    ways = {"finetune.py": train_ours, "evaluate.py": score_ours, "pipeline": score_with_pipeline}
+    return ways[contender](*given)
+
+
+# ------------------------------------------------------------------------------ 2. one measurement
+def measure(contender, tokens, model_name, rows):
+    """Time one contender once, in this process. Returns a dict of plain numbers.
+
+    rows: {"texts": [...], "labels": [...]}. What it computes is seen from outside, by a hook on the
+    model, so the same is counted for all: B, T and the real tokens of each micro-batch.
+    """
+    tokenizer = load_tokenizer(model_name)
+    # The checkpoint's attention dropout for Trainer, ours for us: the recipes as they stand.
+    own = {} if contender == "finetune.py" else {"attention_dropout": None}
+    model, _ = load_pretrained(model_name, ["negative", "positive"], 42, **own)
+    run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
+    shapes, real = [], 0
+
+    def look(module, args, kwargs):
+        nonlocal real
+        shapes.append(tuple(kwargs["input_ids"].shape))  # (B, T)
+        real += int(kwargs["attention_mask"].sum())
+
+    watching = model.register_forward_pre_hook(look, with_kwargs=True)
+    device = next(model.parameters()).device
+    started = time.perf_counter()
+    predicted = run()
+    cost.finish(device)
+    seconds = time.perf_counter() - started
+    watching.remove()
+
+    training = contender in ("finetune.py",) or contender.startswith("Trainer")
+    figures = {
+        "seconds": seconds,
+        "precision": precision,
+        "real_tokens": real,
+        "padding_share": 1 - real / sum(b * t for b, t in shapes),
+        "flops": cost.count_flops(model, shapes, training),
+        "peak_bytes": peak_bytes(device),
+        "predicted": predicted if not training else None,
+    }
+    if precision != "fp32":  # how fast these matrix products would be alone
+        del run
+        alone = sorted(
+            cost.time_products(model, shapes, device, precision, training) for _ in range(3)
+        )
+        figures["limit_seconds"] = alone[1]
+    return figures
+
+
+def peak_bytes(device):
+    """The most memory that was in use: the GPU's, or all of this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # Linux counts in KiB
+
+
+# ------------------------------------------------------------------------------ 3. the whole
+def measure_apart(contender, tokens, model_name, file):
+    """measure() in a new process: nobody inherits another's memory, or warm caches."""
+    command = [sys.executable, __file__, "--worker", contender, str(tokens), model_name, file]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise UserError(f"{contender} at {tokens} tokens failed: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summarize(task, reviews, contenders, rounds):
+    """The median figures of each contender. rounds: a list of {contender: measure()'s dict}."""
+    ours, rows = contenders[0], {}
+    for name in contenders:
+        runs = [one[name] for one in rounds]
+        middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
+        rows[name] = {
+            "precision": middle["precision"],
+            "seconds": [run["seconds"] for run in runs],
+            "reviews_per_second": reviews / median(run["seconds"] for run in runs),
+            "tokens_per_second": median(run["real_tokens"] / run["seconds"] for run in runs),
+            "padding_share": middle["padding_share"],
+            "flops_per_second": median(run["flops"] / run["seconds"] for run in runs),
+            "peak_bytes": max(run["peak_bytes"] for run in runs),
+            # Round by round, because within a round the machine was in the same mood.
+            "ours_is_faster_by": median(
+                one[name]["seconds"] / one[ours]["seconds"] for one in rounds
+            ),
+        }
+        if "limit_seconds" in middle:
+            rows[name]["share_of_limit"] = median(
+                run["limit_seconds"] / run["seconds"] for run in runs
+            )
+        if middle["predicted"]:
+            equal = map(int.__eq__, middle["predicted"], rounds[0][contenders[-1]]["predicted"])
+            rows[name]["equal_labels"] = sum(equal) / reviews
+    return {"task": task, "reviews": reviews, "rounds": len(rounds), "contenders": rows}
+
+
+def table(result):
+    """A result file as a table in Markdown, for the terminal and for README.md."""
+    lines = [
+        "| task | contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
+        "of its limit | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task in result["tasks"]:
+        kind, tokens = task["task"].split("-")
+        for name, row in task["contenders"].items():
+            limit = f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else ""
+            lines.append(
+                f"| {kind} {task['reviews']} reviews, {tokens} tokens | {name}: {ABOUT[name]} | "
+                f"{row['reviews_per_second']:.2f} | {row['ours_is_faster_by']:.1f} x | "
+                f"{row['tokens_per_second']:,.0f} | {row['padding_share']:.1%} | "
+                f"{cost.in_words(row['flops_per_second'])}/s | {limit} | "
+                f"{row['peak_bytes'] / 2**30:.2f} GiB |"
+            )
+    return "\n".join(lines)
+
+
+def describe(result):
+    """One sentence on what a result was measured with."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    rounds = {task["rounds"] for task in result["tasks"]}
+    return (
+        f"`{result['model']}` on {result['hardware']} ({result['threads']} threads), "
+        f"{result['precision']}, {versions}; medians of {max(rounds)} rounds."
+    )
+
+
+def readme_section():
+    """The part of README.md that comes from results/benchmark-*.json."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("benchmark-*.json"))]
+    return "\n\n".join(f"{describe(result)}\n\n{table(result)}" for result in found)
+
+
+def write_readme():
+    """Put readme_section() between its two marks in README.md."""
+    path = RESULTS.parent / "README.md"
+    start, end = "<!-- benchmark.py --readme writes this -->\n", "\n<!-- to here -->"
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    new = before + start + readme_section() + end + rest.split(end, 1)[1]
+    temporary = path.with_suffix(".new")
+    temporary.write_text(new, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main():
+    if sys.argv[1:2] == ["--worker"]:
+        contender, tokens, model_name, file = sys.argv[2:]
+        rows = json.loads(Path(file).read_text())
+        print(json.dumps(measure(contender, int(tokens), model_name, rows)))
+        return
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
+    parser.add_argument("--data", default="stanfordnlp/imdb", help="see finetune.py")
+    parser.add_argument("--rounds", type=int, default=3, help="of each, for the median (default 3)")
+    parser.add_argument("--only", default="", help="tasks whose name holds this: train, score, 512")
+    parser.add_argument("--readme", action="store_true", help="write the README's table, no more")
+    args = parser.parse_args()
+    if args.readme:
+        return write_readme()
+    tasks = [task for task in TASKS if args.only in task[0]]
+    if not tasks or args.rounds < 1:
+        raise UserError("nothing to measure: --rounds 1 or more, --only train, score, 256 or 512")
+    connect_to_hub(args.model, args.data)
+    device, precision, _ = choose_hardware()
+    splits, *_ = load_splits(args.data)
+    packages = ("torch", "transformers", "accelerate")
+    result = {
+        "model": args.model,
+        "hardware": hardware_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "versions": {"Python": platform.python_version()} | {p: version(p) for p in packages},
+        "tasks": [],
+    }
+    total = args.rounds * sum(len(contenders) for *_, contenders in tasks)
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit=" runs") as bar:
+        for task, tokens, reviews, contenders in tasks:
+            split = splits["train" if task.startswith("train") else "test"]
+            file = Path(folder, task)
+            chosen = draw(split["labels"], reviews, seed=42, equal=True)
+            file.write_text(json.dumps(take(split, chosen)))
+            rounds = []
+            for _ in range(args.rounds):
+                rounds.append({})
+                for name in contenders:
+                    bar.set_description(f"{task}, {name}")
+                    rounds[-1][name] = measure_apart(name, tokens, args.model, str(file))
+                    bar.update()
+            result["tasks"].append(summarize(task, reviews, contenders, rounds))
+    print(f"{describe(result)}\n\n{table(result)}")
+    if args.only:
+        return print("\nnot stored, because it is only a part")
+    RESULTS.mkdir(exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
+    path = RESULTS / f"benchmark-{slug}.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(temporary, path)
+    print(f"\nin {path}; for the README: python benchmark.py --readme")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,195 @@
+"""Appendix G: what a run costs, and what the hardware could do at best.
+
+Teaches   to count the work (FLOPs: multiplications and additions of numbers) before doing it, to
+          ask the machine how fast it multiplies, and so to tell a slow program from a slow machine.
+Order     before benchmark.py, which asks where the time goes.
+Run       python cost.py --model distilbert-base-uncased --batch-size 16 --max-length 256
+Expect    FLOPs to a review, the FLOP/s of the matrix products alone, and the reviews/s they allow.
+"""
+
+import functools
+import time
+
+import torch
+from torch import nn
+
+from errors import make_parser, run_command
+from dataset import make_batches
+from model import choose_hardware, load_pretrained, set_trainable
+
+
+def matrices(model):
+    """Every matrix that each token's vector is multiplied by: a list of (in, out, is trained).
+
+    They stand in the encoder's layers, lowest first. The head's are left out, which see one vector
+    of each review; so are the embeddings, whose rows are only looked up.
+    """
+    return [
+        (module.in_features, module.out_features, module.weight.requires_grad)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
+    ]
+
+
+def count_flops(model, shapes, training=True):
+    """The FLOPs of all matrix products for micro-batches of the given shapes.
+
+    shapes: a list of (B, T). A product of [B*T, in] and [in, out] takes 2 * B*T * in * out: a
+    multiplication and an addition for each. Training computes each product three times: forward,
+    backward for the gradient of its input (where something below it trains), and backward for that
+    of its matrix (where that is trained). Attention: Q K^T and weights V, 2 * 2 * B * T*T * width
+    in each layer. Everything else (norms, GELU, softmax) is a few operations a number. The same
+    count as Kaplan et al. 2020, appendix B of Chowdhery et al. 2022 with attention.
+    """
+    tokens = sum(b * t for b, t in shapes)
+    attention = 4 * sum(b * t * t for b, t in shapes) * model.config.hidden_size  # of one layer
+    products, layers = matrices(model), model.config.num_hidden_layers
+    each = len(products) // layers
+    # Whether backward comes by: it stops at the lowest thing that trains.
+    reached = any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
+    total = 0
+    for layer in range(layers):
+        here = products[layer * each : (layer + 1) * each]
+        reached = reached or any(trained for _, _, trained in here)
+        for inputs, outputs, trained in here:
+            times = 1 + reached + trained if training else 1
+            total += times * 2 * tokens * inputs * outputs
+        # Both factors of both products are computed numbers, so backward is twice the forward.
+        total += (3 if training and reached else 1) * attention
+    return total
+
+
+def time_products(model, shapes, device, precision, training=True):
+    """Seconds for the matrix products of these micro-batches alone: no fine-tuning can be faster.
+
+    Random numbers of the right shapes, in the right format, in the same order: forward, then
+    backward. Nothing between the products, no copies, no optimizer.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    products = matrices(model)
+    most = max(b * t for b, t in shapes)
+    sizes = {size for inputs, outputs, _ in products for size in (inputs, outputs)}
+    generator = torch.Generator(device).manual_seed(0)  # its own, or dropout would change
+    draw = functools.partial(torch.randn, device=device, dtype=dtype, generator=generator)
+    vectors = {size: draw(most, size) for size in sizes}
+    weights = [draw(outputs, inputs) for inputs, outputs, _ in products]
+    scores = draw(max(b * t * t for b, t in shapes) * heads)
+
+    def run(b, t):
+        for weight in weights:
+            x, gradient = vectors[weight.shape[1]][: b * t], vectors[weight.shape[0]][: b * t]
+            x @ weight.T  # [B*T, out]
+            if training:
+                gradient @ weight  # [B*T, in]
+                gradient.T @ x  # [out, in]
+        heads_apart = vectors[width][: b * t].view(b, t, heads, width // heads).transpose(1, 2)
+        attention = scores[: b * heads * t * t].view(b, heads, t, t)  # [B, H, T, T]
+        for _ in range(model.config.num_hidden_layers * (3 if training else 1)):
+            heads_apart @ heads_apart.mT  # [B, H, T, T]
+            attention @ heads_apart  # [B, H, T, D]
+
+    run(*shapes[0])  # the first time, memory is set aside and kernels are chosen
+    finish(device)
+    started = time.perf_counter()
+    for b, t in shapes:
+        run(b, t)
+    finish(device)
+    return time.perf_counter() - started
+
+
+def finish(device):
+    """Wait until the device has done what it was told; a GPU works on while Python goes ahead."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def shapes_of(lengths, batches):
+    """The (B, T) of each micro-batch. lengths: tokens of each review; batches: lists of rows."""
+    return [(len(rows), max(lengths[i] for i in rows)) for rows in batches]
+
+
+def count_run(model, args, lengths):
+    """The FLOPs of a whole run of finetune.py: its epochs, their validation, and the test.
+
+    lengths: {"train": ..., "validation": ..., "test": ...}, tokens of each review before truncation.
+    """
+    cut = {role: [min(n, args.max_length) for n in found] for role, found in lengths.items()}
+    one_by_one = {role: [(1, n) for n in cut[role]] for role in ("validation", "test")}
+    total = count_flops(model, one_by_one["test"], training=False)
+    for epoch in range(args.epochs):
+        set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
+        batches = make_batches(cut["train"], args.batch_size, args.seed, epoch)
+        total += count_flops(model, shapes_of(cut["train"], batches))
+        total += count_flops(model, one_by_one["validation"], training=False)
+    return total
+
+
+def make_foretell(model, run_flops, device, precision, between=(2, 10)):
+    """Return `foretell`, which is told the shapes of every window, and answers once.
+
+    It reads the clock after two windows: the first ones are slow, because memory is set aside and
+    kernels are chosen. After ten it returns a sentence: how fast it goes, how much faster the
+    hardware could, and how long the run will take at this speed. Before and after that, None.
+    """
+    windows, clock = [], 0.0
+
+    def foretell(shapes):
+        nonlocal clock
+        windows.append(shapes)
+        if len(windows) not in between:
+            return None
+        finish(device)
+        if len(windows) == between[0]:
+            clock = time.perf_counter()
+            return None
+        seconds = time.perf_counter() - clock
+        timed = [shape for window in windows[between[0] :] for shape in window]
+        middle = sorted(timed, key=lambda shape: shape[0] * shape[1])[len(timed) // 2 :][:1]
+        speed = count_flops(model, timed) / seconds
+        limit = count_flops(model, middle) / time_products(model, middle, device, precision)
+        return (
+            f"speed      {in_words(speed)}/s, {speed / limit:.0%} of what matrix products alone "
+            f"reach here: the whole run will take about {duration(run_flops / speed)}"
+        )
+
+    return foretell
+
+
+def in_words(flops):
+    """A number of FLOPs as people say it."""
+    for name, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= size:
+            return f"{flops / size:.3g} {name}"
+    return f"{flops / 1e6:.3g} MFLOP"
+
+
+def duration(seconds):
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
+    parser.add_argument("--batch-size", type=int, default=16, help="reviews at once")
+    parser.add_argument("--max-length", type=int, default=256, help="tokens of each review")
+    args = parser.parse_args()
+    device, precision, _ = choose_hardware()
+    model, _ = load_pretrained(args.model, None, seed=42)
+    shapes = [(args.batch_size, args.max_length)] * 3
+    for training in (False, True):
+        flops = count_flops(model, shapes, training)
+        seconds = time_products(model, shapes, device, precision, training)
+        reviews = sum(b for b, _ in shapes)
+        print(
+            f"{'training' if training else 'scoring':8}  {in_words(flops / reviews)} a review; the "
+            f"products alone, on {device} in {precision}: {in_words(flops / seconds)}/s, so at "
+            f"most {reviews / seconds:.1f} reviews/s"
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,111 @@
+"""Appendix F: one run on many devices, or on many machines.
+
+Teaches   data-parallel training: every process holds the whole model, reads its own share of each
+          batch, and before every step all of them add up their gradients. So all take the same
+          step, the one that a single process would take with the whole batch.
+Order     after the six chapters. A run that torchrun did not start notices nothing of this file:
+          rank() is 0, world() is 1, a share is the whole, and adding up changes nothing.
+Run       torchrun --nproc_per_node=2 finetune.py --demo
+          torchrun --nproc_per_node=2 parallel.py            what each process would read
+Expect    what `python finetune.py --demo` prints, from one of the processes.
+"""
+
+import datetime
+import os
+import signal
+import sys
+
+import torch
+from torch import distributed
+
+from errors import UserError, make_parser, run_command
+
+
+def rank():
+    """This process's number, from 0. torchrun tells it through the environment."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world():
+    """How many processes take part."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def share(items):
+    """The items that are this process's work: every world()-th. [0 1 2 3 4] for 2: [0 2 4], [1 3]."""
+    return items[rank() :: world()]
+
+
+def join(device):
+    """Meet the other processes; from here on only the first one prints. device: this process's."""
+    if world() == 1:
+        return
+    if rank() > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # errors.py still prints what goes wrong
+    signal.signal(signal.SIGTERM, another_ended)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",  # who carries numbers between the processes
+        # A process that dies is noticed at once; this is for a machine that falls silent. Nobody
+        # may be kept waiting longer than this, for instance while the first one saves.
+        timeout=datetime.timedelta(minutes=10),
+    )
+
+
+def another_ended(number, frame):
+    """torchrun sends SIGTERM to all that are left when one process has ended too early."""
+    raise UserError(
+        "another process of this run has ended (torchrun says below which one, and why), so this "
+        "one ends too: start the same command again"
+    )
+
+
+def wrap(model):
+    """The model as the loop calls it: each backward pass then ends with the mean of all gradients.
+
+    Of the mean and not of the sum, so the loop multiplies its loss by world(). It sends gradients
+    of the upper layers while those of the lower ones are still computed (Li et al. 2020).
+    """
+    if world() == 1:
+        return model
+    return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def add_up(tensor):
+    """Replace the tensor, in place, by its sum over all processes. Returns it."""
+    if distributed.is_initialized():
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        total = tensor.to(device)
+        distributed.all_reduce(total)
+        tensor.copy_(total)
+    return tensor
+
+
+def copy_from_first(model):
+    """Give every process the weights that the first one has."""
+    if distributed.is_initialized():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            distributed.broadcast(tensor.data, src=0)
+
+
+def wait():
+    """Go on when all processes have come this far."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def main():
+    make_parser(__doc__).parse_args()
+    join(torch.device("cpu"))
+    rows = list(range(7))
+    print(f"{world()} processes; the shares of a batch of the rows {rows}:")
+    for number in range(world()):
+        mine = torch.zeros(len(rows), dtype=torch.long)
+        if number == rank():
+            mine[share(rows)] = 1
+        print(f"    rank {number}: {add_up(mine).nonzero().flatten().tolist()}")
+
+
+if __name__ == "__main__":
+    run_command(main)

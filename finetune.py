@@ -236,12 +236,12 @@ def count_steps(reviews, batch_size, accumulate):
 
 
 def check_finite(loss, norm, precision, epoch, step):
-    """Stop on NaN or infinity: one such step makes every weight NaN, for good."""
+    """Stop on NaN or infinity: one such step makes every weight NaN, for good. step: from 1."""
     # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.
     if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
         return
     raise UserError(
-        f"the loss is {loss} and the gradient's norm {norm} at step {step + 1} "
+        f"the loss is {loss} and the gradient's norm {norm} at step {step} "
         f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or "
         "--precision fp32. The best epoch before this one, if there was any, is saved"
     )

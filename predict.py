@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import parallel
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
@@ -147,9 +148,8 @@ def main():
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16", "auto"),
-        default="fp32",
-        help="number format (default: fp32, whose probabilities other tools repeat; "
-        "bf16 is faster where the hardware has it)",
+        help="number format (default: fp32 for texts, whose probabilities other tools repeat; auto "
+        "for --file, 16 bits where the hardware has them)",
     )
     args = parser.parse_args()
     if args.batch_size < 1:
@@ -162,7 +162,9 @@ def main():
         check_target(args.out, args.file, args.model)
     check_texts(args.texts)
 
-    device, precision, _ = choose_hardware(args.device, args.precision)
+    precision = args.precision or ("auto" if args.file else "fp32")
+    device, precision, _ = choose_hardware(args.device, precision)
+    parallel.join(device)
     classify, run = make_classifier(args.model, device, precision, args.batch_size)
     arguments = run["arguments"]
     if arguments["demo"]:
@@ -174,7 +176,7 @@ def main():
             wanted[args.label_column] = "--label-column"
         label_column = args.label_column or arguments["label_column"]
         answers = predict_file(args.file, wanted, label_column, run["labels"], classify)
-        if args.out:
+        if args.out and parallel.rank() == 0:
             save_predictions(args.out, answers)
             print(f"predictions are in {args.out}")
         else:

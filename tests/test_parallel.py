@@ -1,0 +1,123 @@
+"""Appendix F: many processes take the same steps as one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import PROJECT, make_examples_of_lengths, make_model, run_script
+from safetensors.torch import load_file
+
+import parallel
+from dataset import make_collate
+from evaluate import predict_logits
+
+# 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
+# share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
+RAGGED = "--demo --subset 92 --epochs 2 --head-epochs 1 --batch-size 7 --accumulate 3".split()
+RAGGED += "--precision fp32 --dropout 0".split()
+
+
+def torchrun(processes, *words, **options):
+    """Start a file of ours with torchrun, a thread for each process. Returns the Popen object."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+    command += ["--standalone", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=PROJECT, env=environment, encoding="utf-8", **options)
+
+
+def result(folder):
+    """What a run left: its weights, and the loss of every step."""
+    run = json.loads((folder / "run.json").read_text())
+    losses = [loss for record in run["history"] for loss in record["step_losses"]]
+    return load_file(folder / "model.safetensors"), torch.tensor(losses), run
+
+
+def test_two_and_three_processes_train_the_model_that_one_would(tmp_path):
+    """The same loss at every step and the same weights after: the window's sum over all processes
+    is divided by the window's reviews over all processes, however unevenly they are shared out.
+    """
+    alone = run_script("finetune.py", *RAGGED, "--out", tmp_path / "1")
+    assert alone.returncode == 0, alone.stderr
+    weights, losses, run = result(tmp_path / "1")
+    reviews = run["splits"]["train"]["reviews"]
+    assert reviews % 3 and reviews % 7, "so that nothing comes out even"
+    for processes in (2, 3):
+        folder = tmp_path / str(processes)
+        words = ["finetune.py", *RAGGED, "--out", folder]
+        started = torchrun(processes, *words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = started.communicate(timeout=120)
+        assert started.returncode == 0, output
+        assert output.count("saved in") == 1, "one process prints"
+        others, their_losses, their_run = result(folder)
+        assert torch.allclose(losses, their_losses, atol=1e-5)
+        for name in weights:
+            assert torch.allclose(weights[name], others[name], atol=1e-5), name
+        assert run["results"]["test"]["confusion"] == their_run["results"]["test"]["confusion"]
+
+
+def test_when_one_process_is_killed_the_others_end_and_say_so(tmp_path):
+    """Otherwise a run on many machines waits for ever, and somebody pays for it."""
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        words = ["finetune.py", "--demo", "--epochs", "500", "--out", tmp_path / "model"]
+        started = torchrun(2, *words, stdout=file, stderr=file)
+        while "epoch 2/500" not in log.read_text():
+            assert started.poll() is None, log.read_text()
+            time.sleep(0.2)
+        children = subprocess.run(
+            ["pgrep", "-P", str(started.pid)], capture_output=True, encoding="utf-8"
+        )
+        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+        killed = time.monotonic()
+        assert started.wait(timeout=60) != 0
+    assert time.monotonic() - killed < 60
+    assert "error: another process of this run has ended" in log.read_text()
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_shares_make_up_the_whole(monkeypatch, processes):
+    """Every review is scored by exactly one process, so the sum over processes is the answer."""
+    model, examples = (
+        make_model(loud=True),
+        make_examples_of_lengths([3 + i % 9 for i in range(11)]),
+    )
+    ask = (model, examples, make_collate(0), torch.device("cpu"))
+    whole = predict_logits(*ask, batch_size=2)
+    total = torch.zeros_like(whole)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        total += predict_logits(*ask, batch_size=2)
+    assert torch.equal(total, whole)
+
+
+def test_without_torchrun_nothing_is_shared():
+    """A reader's single process has rank 0 of 1, and meets none of this."""
+    model = torch.nn.Linear(2, 2)
+    assert (parallel.rank(), parallel.world()) == (0, 1)
+    assert parallel.share([1, 2, 3]) == [1, 2, 3]
+    assert parallel.wrap(model) is model
+    assert torch.equal(parallel.add_up(torch.ones(2)), torch.ones(2))
+
+
+def test_predict_and_evaluate_share_the_rows_out(rehearsed, tmp_path):
+    """Two processes write what one writes: every row once, in the order of the file."""
+    folder, _ = rehearsed
+    data = PROJECT / "demo_reviews" / "test.csv"
+    words = ["predict.py", "--model", folder, "--file", data, "--out"]
+    assert run_script(*words, tmp_path / "1.csv").returncode == 0
+    started = torchrun(2, *words, tmp_path / "2.csv", stderr=subprocess.PIPE)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 0, errors
+    one, two = ((tmp_path / f"{n}.csv").read_text().splitlines() for n in (1, 2))
+    assert [row.rsplit(",", 1)[0] for row in one] == [row.rsplit(",", 1)[0] for row in two]
+    evaluate = ["evaluate.py", "--model", folder]
+    started = torchrun(2, *evaluate, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = started.communicate(timeout=120)
+    assert started.returncode == 0, errors
+    assert output.split("computed on")[0] == run_script(*evaluate).stdout.split("computed on")[0]

@@ -29,10 +29,10 @@ import torch
 from tqdm import tqdm
 
 import cost
+import finetune
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
-from finetune import train
 from model import (
     choose_attention,
     choose_hardware,
@@ -51,6 +51,19 @@ TASKS = [
     ("train-256", 256, 192, ("finetune.py", "Trainer seed", "Trainer default", "Trainer best")),
     ("train-512", 512, 96, ("finetune.py", "Trainer default")),
     ("score-256", 256, 512, ("evaluate.py", "pipeline")),
+    (
+        "change-256",
+        256,
+        96,
+        (
+            "finetune.py",
+            "but the library's attention",
+            "but attention dropout 0.1",
+            "but AdamW not fused",
+            "but batches not grouped",
+            "but fp32",
+        ),
+    ),
 ]
 ABOUT = {
     "finetune.py": "as it stands",
@@ -63,16 +76,25 @@ ABOUT = {
 
 
 # ------------------------------------------------------------------------------ 1. the contenders
-def train_ours(model, tokenizer, texts, labels, tokens):
-    """One epoch of finetune.py's loop, from token ids on."""
+def train_ours(change, model, tokenizer, texts, labels, tokens):
+    """One epoch of finetune.py's loop, from token ids on. change: "but ...", or "finetune.py"."""
     args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1"])
-    device, precision, _ = choose_hardware()
+    device, precision, _ = choose_hardware(precision="fp32" if change == "but fp32" else "auto")
     input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
     examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
-    choose_attention(model.to(device), device, precision)
+    model.to(device)
+    if change != "but the library's attention":
+        choose_attention(model, device, precision)
+    if change == "but AdamW not fused":
+        fused = torch.optim.AdamW
+        torch.optim.AdamW = lambda *given, **named: fused(*given, **named | {"fused": False})
+    if change == "but batches not grouped":
+        finetune.make_batches = lambda lengths, size, seed, epoch: [
+            rows.tolist() for rows in torch.randperm(len(lengths)).split(size)
+        ]
 
     def run():
-        for _ in train(model, examples, collate, args, device, precision):
+        for _ in finetune.train(model, examples, collate, args, device, precision):
             pass
 
     return run, precision
@@ -122,7 +144,11 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens):
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
     )
-    return trainer.train, precision if recipe == "best" else "fp32"
+
+    def run():
+        trainer.train()
+
+    return run, precision if recipe == "best" else "fp32"
 
 
 def score_ours(model, tokenizer, texts, labels, tokens):
@@ -159,21 +185,26 @@ def prepare(contender, *given):
     """The contender by its name: returns (what is to be timed, its precision)."""
     if contender.startswith("Trainer "):
         return train_with_trainer(contender.removeprefix("Trainer "), *given)
-    ways = {"finetune.py": train_ours, "evaluate.py": score_ours, "pipeline": score_with_pipeline}
-    return ways[contender](*given)
+    if contender == "evaluate.py":
+        return score_ours(*given)
+    if contender == "pipeline":
+        return score_with_pipeline(*given)
+    return train_ours(contender, *given)
 
 
 # ------------------------------------------------------------------------------ 2. one measurement
 def measure(contender, tokens, model_name, rows):
-    """Time one contender once, in this process. Returns a dict of plain numbers.
+    """Time one contender once, in this process, cold. Returns a dict of plain numbers.
 
     rows: {"texts": [...], "labels": [...]}. What it computes is seen from outside, by a hook on the
     model, so the same is counted for all: B, T and the real tokens of each micro-batch.
     """
     tokenizer = load_tokenizer(model_name)
     # The checkpoint's attention dropout for Trainer, ours for us: the recipes as they stand.
-    own = {} if contender == "finetune.py" else {"attention_dropout": None}
-    model, _ = load_pretrained(model_name, ["negative", "positive"], 42, **own)
+    theirs = contender.startswith("Trainer") or contender == "but attention dropout 0.1"
+    model, _ = load_pretrained(
+        model_name, ["negative", "positive"], 42, attention_dropout=None if theirs else 0.0
+    )
     run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
     shapes, real = [], 0
 
@@ -185,12 +216,12 @@ def measure(contender, tokens, model_name, rows):
     watching = model.register_forward_pre_hook(look, with_kwargs=True)
     device = next(model.parameters()).device
     started = time.perf_counter()
-    predicted = run()
+    predicted = run()  # None for training
     cost.finish(device)
     seconds = time.perf_counter() - started
     watching.remove()
 
-    training = contender in ("finetune.py",) or contender.startswith("Trainer")
+    training = predicted is None
     figures = {
         "seconds": seconds,
         "precision": precision,
@@ -198,14 +229,10 @@ def measure(contender, tokens, model_name, rows):
         "padding_share": 1 - real / sum(b * t for b, t in shapes),
         "flops": cost.count_flops(model, shapes, training),
         "peak_bytes": peak_bytes(device),
-        "predicted": predicted if not training else None,
+        "predicted": predicted,
     }
     if precision != "fp32":  # how fast these matrix products would be alone
-        del run
-        alone = sorted(
-            cost.time_products(model, shapes, device, precision, training) for _ in range(3)
-        )
-        figures["limit_seconds"] = alone[1]
+        figures["limit_seconds"] = cost.time_products(model, shapes, device, precision, training)
     return figures
 
 
@@ -260,24 +287,32 @@ def summarize(task, reviews, contenders, rounds):
 
 
 def table(result):
-    """A result file as a table in Markdown, for the terminal and for README.md."""
-    lines = [
-        "| task | contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
-        "of its limit | peak memory |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """A result file as tables in Markdown, for the terminal and for README.md."""
+    titles = {"train": "Training", "score": "Scoring", "change": "One thing changed"}
+    lines = []
     for task in result["tasks"]:
         kind, tokens = task["task"].split("-")
+        lines += [
+            f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens**",
+            "",
+            "| contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
+            "of its limit | peak memory |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         for name, row in task["contenders"].items():
-            limit = f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else ""
-            lines.append(
-                f"| {kind} {task['reviews']} reviews, {tokens} tokens | {name}: {ABOUT[name]} | "
-                f"{row['reviews_per_second']:.2f} | {row['ours_is_faster_by']:.1f} x | "
-                f"{row['tokens_per_second']:,.0f} | {row['padding_share']:.1%} | "
-                f"{cost.in_words(row['flops_per_second'])}/s | {limit} | "
-                f"{row['peak_bytes'] / 2**30:.2f} GiB |"
-            )
-    return "\n".join(lines)
+            cells = [
+                f"{name}: {ABOUT[name]}" if name in ABOUT else name,
+                f"{row['reviews_per_second']:.2f}",
+                f"{row['ours_is_faster_by']:.2f} x",
+                f"{row['tokens_per_second']:,.0f}",
+                f"{row['padding_share']:.1%}",
+                f"{cost.in_words(row['flops_per_second'])}/s",
+                f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",
+                f"{row['peak_bytes'] / 2**30:.2f} GiB",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def describe(result):

@@ -112,7 +112,7 @@ def shapes_of(lengths, batches):
 def count_run(model, args, lengths):
     """The FLOPs of a whole run of finetune.py: its epochs, their validation, and the test.
 
-    lengths: {"train": ..., "validation": ..., "test": ...}, tokens of each review before truncation.
+    lengths: {"train": ..., "validation": ..., "test": ...}, the tokens of each review, uncut.
     """
     cut = {role: [min(n, args.max_length) for n in found] for role, found in lengths.items()}
     one_by_one = {role: [(1, n) for n in cut[role]] for role in ("validation", "test")}

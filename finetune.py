@@ -16,7 +16,6 @@ import operator
 import shlex
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -47,6 +46,7 @@ from model import (
     max_positions,
     set_trainable,
 )
+from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments, print_plan
 from sources import connect_to_hub
 from splits import load_splits, require_all_classes
@@ -171,8 +171,8 @@ def train(model, examples, collate, args, device, precision, foretell=None):
                 if foretell and (note := foretell(cost.shapes_of(lengths, window))):
                     bar.write(note)
 
-        # 10. Over to main(), which asks about reviews that are not trained on. The train loss may be
-        #    above theirs: it is a mean over an epoch in which the weights improved, with dropout.
+        # 10. Over to main(), which asks about reviews that are not trained on. The train loss may
+        #     be above theirs: a mean over an epoch in which the weights improved, with dropout.
         seconds = time.perf_counter() - started
         yield {
             "epoch": epoch + 1,
@@ -186,55 +186,6 @@ def train(model, examples, collate, args, device, precision, foretell=None):
 
 
 # ------------------------------------------------------------------------------ its parts
-def decay_groups(model, weight_decay):
-    """AdamW's two parameter groups: decay for matrices, none for vectors.
-
-    Weight decay pulls weights toward 0, which keeps matrices from growing. Layer-norm scales are
-    vectors that start at 1: pulled toward 0 they switch their layer off. Biases are vectors too,
-    and few. Counting dimensions needs no names; the usual list, "bias" and "LayerNorm.weight",
-    misses 12 of DistilBERT's 13 norms. AdamW: Loshchilov & Hutter 2019.
-    """
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    plain = [p for p in model.parameters() if p.dim() < 2]
-    # Every parameter in exactly one group: one that is forgotten would never be trained.
-    times = Counter(id(p) for p in decayed + plain)
-    wrong = [name for name, p in model.named_parameters() if times[id(p)] != 1]
-    assert not wrong, f"not in exactly one group: {wrong}"
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-
-
-def rate_factor(step, warmup_steps, total_steps):
-    """What the learning rate is multiplied by at optimizer step `step` (0, 1, ...).
-
-    It rises to 1 during warm-up, because Adam's running means know nothing at first and full steps
-    would spoil pretrained weights; then it falls in a line that would reach 0 after the last step,
-    because ever smaller steps settle. The same numbers as transformers'
-    get_linear_schedule_with_warmup, where step 0 of a warm-up has rate 0 and only fills the means.
-    """
-    if step < warmup_steps:
-        return step / warmup_steps
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
-
-
-def phase_of(epoch, args, steps_per_epoch):
-    """The optimizer steps [first, last) of an epoch's phase: the head alone, or all that trains.
-
-    Each phase has a warm-up and a decay of its own. When layers thaw, Adam knows nothing of them,
-    and a rate near its peak would throw them off what they had learned.
-    """
-    thaw = min(args.head_epochs, args.epochs)
-    first, last = (0, thaw) if epoch < thaw else (thaw, args.epochs)
-    return first * steps_per_epoch, last * steps_per_epoch
-
-
-def count_steps(reviews, batch_size, accumulate):
-    """Optimizer steps in an epoch. Round up twice: short batches and short windows count too."""
-    return math.ceil(math.ceil(reviews / batch_size) / accumulate)
-
-
 def check_finite(loss, norm, precision, epoch, step):
     """Stop on NaN or infinity: one such step makes every weight NaN, for good. step: from 1."""
     # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.

@@ -32,7 +32,7 @@ def world():
 
 
 def share(items):
-    """The items that are this process's work: every world()-th. [0 1 2 3 4] for 2: [0 2 4], [1 3]."""
+    """The items that are this process's work: of [0 1 2 3 4] for two, [0 2 4] and [1 3]."""
     return items[rank() :: world()]
 
 

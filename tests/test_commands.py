@@ -137,6 +137,35 @@ def test_predict_takes_arguments_lines_and_files_and_agrees_with_itself(rehearse
     assert rows[1]["predicted"] == rows[1]["score"] == ""
 
 
+def test_predict_imports_nothing_that_loading_the_model_does_not(rehearsed):
+    """Starting is nearly all of the time that one sentence takes: seconds, against a tenth of one.
+
+    Whoever imports datasets on the way adds half a second. And transformers itself has to wait
+    for the first folder, or --help and every typing error would take as long.
+    """
+    code = """if True:
+        import sys, torch
+        before = set(sys.modules)
+        import predict
+        print(*set(sys.modules) - before)
+        from transformers import DistilBertForSequenceClassification
+        DistilBertForSequenceClassification.from_pretrained(sys.argv[1])
+        before = set(sys.modules)
+        sys.argv = ["predict.py", "--model", sys.argv[1], "--json", "Loved it"]
+        predict.main()
+        print(*set(sys.modules) - before)
+    """
+    done = run_script("-c", code, rehearsed[0], env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    at_import, answer, at_work = (line.split() for line in done.stdout.split("\n")[:3])
+    assert '"Loved' in answer, "it has really predicted"
+    own = {path.stem for path in PROJECT.glob("*.py")} | {"tqdm"} | sys.stdlib_module_names
+    assert {name.split(".")[0] for name in at_import} <= own
+    # What reads the tokenizer; the reference, a bare model, has none.
+    assert {name.split(".")[0] for name in at_work} <= own | {"tokenizers", "transformers"}
+    assert len(at_work) < 30, sorted(at_work)
+
+
 def test_any_text_gets_an_answer_and_any_row_keeps_its_place(rehearsed, tmp_path):
     """Half an emoji, a row without the column, a number for a text: no reason to stop."""
     texts = [

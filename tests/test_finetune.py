@@ -12,18 +12,11 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-import finetune
 from dataset import make_batches, make_collate
 from errors import UserError
-from finetune import (
-    check_finite,
-    count_steps,
-    decay_groups,
-    is_better,
-    rate_factor,
-    train,
-)
+from finetune import check_finite, is_better, train
 from model import parameter_parts
+from optimizer import count_steps, decay_groups, rate_factor
 
 CPU = torch.device("cpu")
 
@@ -247,4 +240,4 @@ def test_windows_are_counted_with_their_short_ends():
     assert count_steps(10, 1, 4) == 3
     assert count_steps(1, 16, 8) == 1
     assert count_steps(2000, 16, 1) == 125
-    assert finetune.count_steps(33, 16, 2) == 2
+    assert count_steps(33, 16, 2) == 2

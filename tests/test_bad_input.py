@@ -143,6 +143,8 @@ BAD = [
     ("finetune", TRAIN + "good.csv --lr nan", "--lr"),
     ("finetune", TRAIN + "good.csv --clip inf", "--clip"),
     ("finetune", TRAIN + "good.csv --warmup 1", "--warmup"),
+    ("finetune", TRAIN + "good.csv --dropout 1", "--dropout"),
+    ("finetune", TRAIN + "good.csv --attention-dropout -0.1", "--attention-dropout"),
     ("finetune", TRAIN + "good.csv --weight-decay -1", "--weight-decay"),
     ("finetune", TRAIN + "good.csv --head-epochs -1", "--head-epochs"),
     ("finetune", TRAIN + "good.csv --train-layers 3", "layers are 0 to 2"),

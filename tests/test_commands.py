@@ -262,20 +262,21 @@ def readme_commands():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```bash\n(.*?)```", text.replace("\\\n", ""), flags=re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [part.strip() for line in lines for part in line.split("&&") if "python " in part]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part for part in parts if "python " in part or part.startswith("torchrun ")]
 
 
 def test_every_option_in_the_readme_exists():
     """A flag that was renamed must not live on in the README."""
     helps = {}
     for command in readme_commands():
-        script = re.search(r"python (\w+\.py)", command)
+        script = re.search(r"(\w+\.py)(.*)", command)
         if not script:
             assert command in ("python -m pytest", "python -m venv .venv"), command
             continue
         if script[1] not in helps:
             helps[script[1]] = run_script(script[1], "--help").stdout
-        for option in re.findall(r"(?<= )--[a-z-]+", command):
+        for option in re.findall(r"(?<= )--[a-z-]+", script[2]):
             assert option in helps[script[1]], command
 
 
@@ -285,7 +286,9 @@ def test_the_readmes_commands_without_network_run_as_printed(rehearsed, tmp_path
         shutil.copy(path, tmp_path)
     shutil.copytree(REVIEWS, tmp_path / "demo_reviews")
     shutil.copytree(rehearsed[0], tmp_path / "demo")
-    commands = [c for c in readme_commands() if "demo" in c and "finetune.py" not in c]
+    # (tests/test_parallel.py runs those with torchrun.)
+    commands = [c for c in readme_commands() if "demo" in c and "torchrun" not in c]
+    commands = [c for c in commands if "finetune.py" not in c]
     assert any("evaluate.py" in c for c in commands) and any("predict.py" in c for c in commands)
     for command in commands:
         command = command.replace("python ", f"{sys.executable} ", 1)

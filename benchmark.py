@@ -34,6 +34,7 @@ from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
 from model import (
+    autocast,
     choose_attention,
     choose_hardware,
     hardware_name,
@@ -194,7 +195,7 @@ def prepare(contender, *given):
 
 # ------------------------------------------------------------------------------ 2. one measurement
 def measure(contender, tokens, model_name, rows):
-    """Time one contender once, in this process, cold. Returns a dict of plain numbers.
+    """Time one contender once, in this process. Returns a dict of plain numbers.
 
     rows: {"texts": [...], "labels": [...]}. What it computes is seen from outside, by a hook on the
     model, so the same is counted for all: B, T and the real tokens of each micro-batch.
@@ -206,6 +207,7 @@ def measure(contender, tokens, model_name, rows):
         model_name, ["negative", "positive"], 42, attention_dropout=None if theirs else 0.0
     )
     run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
+    warm_up(model, tokenizer, rows["texts"][:16], precision)
     shapes, real = [], 0
 
     def look(module, args, kwargs):
@@ -234,6 +236,16 @@ def measure(contender, tokens, model_name, rows):
     if precision != "fp32":  # how fast these matrix products would be alone
         figures["limit_seconds"] = cost.time_products(model, shapes, device, precision, training)
     return figures
+
+
+def warm_up(model, tokenizer, texts, precision):
+    """One batch forward and backward: a first call sets up threads and kernels, for all alike."""
+    device = next(model.parameters()).device
+    batch = tokenizer(texts, truncation=True, max_length=64, padding=True, return_tensors="pt")
+    with autocast(device, precision):
+        logits = model(**batch.to(device)).logits
+    logits.float().sum().backward()
+    model.zero_grad()
 
 
 def peak_bytes(device):

@@ -8,7 +8,7 @@ Order     after predict.py; its measure of work is explained in cost.py.
 Run       pip install -r requirements-dev.txt          for accelerate, which Trainer needs
           python benchmark.py                          about half an hour on two cores
           python benchmark.py --rounds 1 --only score
-          python benchmark.py --readme                 write the README's table from results/
+          python results/tables.py                     put what was stored into the README
 Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit and peak memory, and
           the same as results/benchmark-<hardware>.json.
 """
@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 import cost
 import finetune
+from attention import choose_attention
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
 from model import (
     autocast,
-    choose_attention,
     choose_hardware,
     hardware_name,
     load_pretrained,
@@ -305,7 +305,8 @@ def table(result):
     for task in result["tasks"]:
         kind, tokens = task["task"].split("-")
         lines += [
-            f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens**",
+            f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens** "
+            f"({task['rounds']} rounds)",
             "",
             "| contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
             "of its limit | peak memory |",
@@ -330,28 +331,10 @@ def table(result):
 def describe(result):
     """One sentence on what a result was measured with."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    rounds = {task["rounds"] for task in result["tasks"]}
     return (
         f"`{result['model']}` on {result['hardware']} ({result['threads']} threads), "
-        f"{result['precision']}, {versions}; medians of {max(rounds)} rounds."
+        f"{result['precision']}, {versions}; each figure is a median over rounds."
     )
-
-
-def readme_section():
-    """The part of README.md that comes from results/benchmark-*.json."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("benchmark-*.json"))]
-    return "\n\n".join(f"{describe(result)}\n\n{table(result)}" for result in found)
-
-
-def write_readme():
-    """Put readme_section() between its two marks in README.md."""
-    path = RESULTS.parent / "README.md"
-    start, end = "<!-- benchmark.py --readme writes this -->\n", "\n<!-- to here -->"
-    before, rest = path.read_text(encoding="utf-8").split(start)
-    new = before + start + readme_section() + end + rest.split(end, 1)[1]
-    temporary = path.with_suffix(".new")
-    temporary.write_text(new, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main():
@@ -365,10 +348,7 @@ def main():
     parser.add_argument("--data", default="stanfordnlp/imdb", help="see finetune.py")
     parser.add_argument("--rounds", type=int, default=3, help="of each, for the median (default 3)")
     parser.add_argument("--only", default="", help="tasks whose name holds this: train, score, 512")
-    parser.add_argument("--readme", action="store_true", help="write the README's table, no more")
     args = parser.parse_args()
-    if args.readme:
-        return write_readme()
     tasks = [task for task in TASKS if args.only in task[0]]
     if not tasks or args.rounds < 1:
         raise UserError("nothing to measure: --rounds 1 or more, --only train, score, 256 or 512")
@@ -400,15 +380,17 @@ def main():
                     bar.update()
             result["tasks"].append(summarize(task, reviews, contenders, rounds))
     print(f"{describe(result)}\n\n{table(result)}")
-    if args.only:
-        return print("\nnot stored, because it is only a part")
     RESULTS.mkdir(exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
     path = RESULTS / f"benchmark-{slug}.json"
+    if args.only and path.exists():  # what was not measured anew stays as it was
+        new = {task["task"]: task for task in result["tasks"]}
+        old = json.loads(path.read_text())["tasks"]
+        result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(result, indent=1) + "\n")
     os.replace(temporary, path)
-    print(f"\nin {path}; for the README: python benchmark.py --readme")
+    print(f"\nin {path}; for the README: python results/tables.py")
 
 
 if __name__ == "__main__":

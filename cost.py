@@ -13,8 +13,8 @@ import time
 import torch
 from torch import nn
 
-from errors import make_parser, run_command
 from dataset import make_batches
+from errors import make_parser, run_command
 from model import choose_hardware, load_pretrained, set_trainable
 
 

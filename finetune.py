@@ -25,6 +25,7 @@ from tqdm import tqdm
 import cost
 import demo
 import parallel
+from attention import choose_attention
 from checkpoint import (
     check_folder,
     check_tokenizer,
@@ -39,7 +40,6 @@ from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
 from model import (
     autocast,
-    choose_attention,
     choose_hardware,
     load_pretrained,
     load_tokenizer,
@@ -50,7 +50,6 @@ from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments, print_plan
 from sources import connect_to_hub
 from splits import load_splits, require_all_classes
-
 
 LOOK_EVERY = 10  # steps between two looks at the loss
 
@@ -163,8 +162,8 @@ def train(model, examples, collate, args, device, precision, foretell=None):
                 bar.update(reviews)
                 if step % LOOK_EVERY == 0 or start + args.accumulate >= len(batches):
                     seen = parallel.add_up(torch.stack(unread)).tolist()
-                    for past, (loss, norm) in enumerate(reversed(seen)):
-                        check_finite(loss, norm, precision, epoch, step - past)
+                    for number, (loss, norm) in enumerate(seen, start=step - len(seen) + 1):
+                        check_finite(loss, norm, precision, epoch, number)
                     losses += [loss for loss, _ in seen]
                     bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
                     unread = []

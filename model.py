@@ -17,7 +17,6 @@ import platform
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from errors import UserError, make_parser, run_command
 from sources import connect_to_hub, hub_error
@@ -205,7 +204,7 @@ def set_dropout(config, dropout, attention_dropout):
     dropout: the share of a layer's numbers that are set to 0 in training, anew each time; None for
         the checkpoint's own, 0.1 for DistilBERT.
     attention_dropout: the same for attention weights. Most checkpoints have 0.1, ours is 0: on a
-        CPU those random numbers took a third of the time, and gave no accuracy (README, "Fast").
+        CPU it makes training slower, and no better that we could measure (README, "Fast").
     """
     for name, value in vars(config).items():
         rate = attention_dropout if "att" in name else dropout
@@ -228,56 +227,7 @@ def max_positions(model):
     return most if most and most > 0 else 1_000_000
 
 
-# ------------------------------------------------------------------------------ 4. attention
-# Models that ask for nothing on top of it, such as scores that depend on the distance.
-PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
-SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold
-
-
-def choose_attention(model, device, precision):
-    """Let the model compute its attention in the way that is fastest here.
-
-    PyTorch has one function for all of attention. On GPUs it is hard to beat, and on CPUs in fp32.
-    On CPUs in bf16 the few lines below took half its time at 256 tokens (README, "Fast").
-    """
-    if (
-        device.type != "cpu"
-        or precision != "bf16"
-        or model.config.model_type not in PLAIN_ATTENTION
-    ):
-        return
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register("by_hand", attention_by_hand)
-    AttentionMaskInterface.register("by_hand", sdpa_mask)  # True where a token may look
-    model.set_attn_implementation("by_hand")
-
-
-def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **options):
-    """Every token asks a query of every other's key, and gets a mixture of their values.
-
-    softmax(Q K^T / sqrt(D)) V, from Vaswani et al. 2017. query, key, value: [B, H, T, D], for H
-    heads of D numbers each. attention_mask: [B, 1, T, T], or None where there is no padding.
-    Returns [B, T, H, D], and None for the weights, which transformers would hand on if asked.
-    """
-    scale = options.get("scaling") or query.shape[-1] ** -0.5  # scores would grow with D
-    tokens = query.shape[2]
-    # Some reviews at a time: all scores together leave the cache, and memory is slower than sums.
-    reviews = max(1, SCORES_AT_ONCE // (query.shape[1] * tokens * tokens))
-    mixtures = []
-    for start in range(0, len(query), reviews):
-        some = slice(start, start + reviews)
-        scores = (query[some] * scale) @ key[some].transpose(2, 3)  # [b, H, T, T]
-        if attention_mask is not None:
-            # The lowest number there is, not -inf: a row that may look at nothing would be nan.
-            scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
-        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # of each row the sum is 1
-        mixtures.append(weights @ value[some])  # [b, H, T, D]
-    return torch.cat(mixtures).transpose(1, 2).contiguous(), None
-
-
-# ------------------------------------------------------------------------------ 5. what trains
+# ------------------------------------------------------------------------------ 4. what trains
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 

@@ -79,9 +79,8 @@ def main():
         for step in range(epoch * steps, (epoch + 1) * steps, max(1, steps * args.epochs // 20)):
             warmup_steps = int(args.warmup * (last - first))
             factor = rate_factor(step - first, warmup_steps, last - first)
-            print(
-                f"epoch {epoch + 1}, step {step:>5}  {args.lr * factor:.2e}  {'#' * round(50 * factor)}"
-            )
+            bar = "#" * round(50 * factor)
+            print(f"epoch {epoch + 1}, step {step:>5}  {args.lr * factor:.2e}  {bar}")
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 import parallel
+from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError, make_parser, out_of_memory, run_command
 from evaluate import check_target, predict_logits, save_predictions
-from model import choose_attention, choose_hardware
+from model import choose_hardware
 from sources import check_columns, label_index, read_rows
 
 
-def make_classifier(folder, device, precision="fp32", batch_size=64):
+def make_classifier(folder, device, precision="fp32", batch_size=None):
     """Load a saved model. Returns (classify, run), run being the folder's run.json.
 
     classify(texts) gives one (label name, probability) per text, in their order. Every text needs a
@@ -40,7 +41,7 @@ def make_classifier(folder, device, precision="fp32", batch_size=64):
         texts = [clean(text) for text in texts]
         input_ids, _ = encode(texts, tokenizer, arguments["max_length"], arguments["truncation"])
         examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
-        with out_of_memory(f"use --batch-size {max(1, batch_size // 2)}"):
+        with out_of_memory(f"use --batch-size {max(1, (batch_size or 16) // 2)}"):
             # [N, C]
             logits = predict_logits(model, examples, collate, device, precision, batch_size)
         # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
@@ -143,7 +144,9 @@ def main():
         "--label-column", help="column of the labels, if any (default: as in training)"
     )
     parser.add_argument("--json", action="store_true", help="one object a line: text, label, score")
-    parser.add_argument("--batch-size", type=int, default=64, help="texts at once (default: 64)")
+    parser.add_argument(
+        "--batch-size", type=int, help="texts at once (default: 16 on a CPU, 128 on a GPU)"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
     parser.add_argument(
         "--precision",
@@ -152,7 +155,7 @@ def main():
         "for --file, 16 bits where the hardware has them)",
     )
     args = parser.parse_args()
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     if args.file and args.texts:
         raise UserError("texts on the command line or --file, not both")

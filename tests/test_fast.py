@@ -1,6 +1,9 @@
 """What makes it fast changes nothing but the time, and the work is counted right."""
 
 import json
+import re
+import runpy
+import tracemalloc
 
 import pytest
 import torch
@@ -9,10 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
 import cost
+from attention import attention_by_hand, choose_attention
 from checkpoint import save_model
 from dataset import make_collate
-from evaluate import predict_logits
-from model import attention_by_hand, choose_attention, set_dropout, set_trainable
+from evaluate import predict_logits, save_predictions
+from model import set_dropout, set_trainable
+from predict import predict_file
 
 CPU = torch.device("cpu")
 
@@ -22,7 +27,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_by_hand_is_the_library_s_attention(family, scores_at_once, monkeypatch):
     """Logits and gradients of padded batches, in one piece or in many, to the last digits."""
-    monkeypatch.setattr("model.SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr("attention.SCORES_AT_ONCE", scores_at_once)
     batch = make_collate(0)(make_examples_of_lengths([4, 9, 17, 30]))
     del batch["labels"]
     found = []
@@ -98,6 +103,30 @@ def test_bf16_gives_the_labels_of_fp32():
     assert (exact.argmax(-1) == rough.argmax(-1)).float().mean() >= 0.995
 
 
+# ------------------------------------------------------------------------------ memory
+def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
+    """A file of a million reviews has to fit where a file of a thousand does: rows stream through,
+    a chunk at a time. (The model is left out here, which sees one chunk whatever the file.)
+    """
+    peaks = []
+    for rows in (3_000, 60_000):
+        path = tmp_path / f"{rows}.csv"
+        path.write_text("text,label\n" + "a good film indeed,positive\n" * rows)
+        tracemalloc.start()
+        answers = predict_file(
+            path,
+            {"text": "--text-column"},
+            "label",
+            ["a", "b"],
+            lambda texts: [("a", 0.5)] * len(texts),
+        )
+        save_predictions(tmp_path / "out.csv", answers)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len((tmp_path / "out.csv").read_text().splitlines()) == rows + 1
+    assert peaks[1] < 1.2 * peaks[0]
+
+
 # ------------------------------------------------------------------------------ the work
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("train_layers", [None, 0, 1, 2])
@@ -152,11 +181,15 @@ def test_the_work_of_a_run_counts_every_epoch_and_every_split(arguments):
 
 
 # ------------------------------------------------------------------------------ the benchmark
-def test_the_readme_s_table_is_the_recorded_one():
-    """Figures that were typed go stale; these are written by `python benchmark.py --readme`."""
+def test_the_readme_s_tables_are_the_recorded_ones():
+    """Figures that were typed go stale; these are written by `python results/tables.py`."""
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    section = benchmark.readme_section()
-    assert "| contender |" in section and section in readme
+    tables = runpy.run_path(str(PROJECT / "results" / "tables.py"))
+    assert "| contender |" in readme and "| way |" in readme
+    assert tables["rewrite"](readme) == readme
+    digit = re.search(r"(?<=\| )\d(?=\.\d+ x \|)", readme)
+    altered = readme[: digit.start()] + str((int(digit[0]) + 1) % 10) + readme[digit.end() :]
+    assert tables["rewrite"](altered) == readme, "one altered digit is found"
 
 
 def test_a_benchmark_counts_what_each_contender_computes(rehearsed, tmp_path):

@@ -10,6 +10,7 @@ Run       torchrun --nproc_per_node=2 finetune.py --demo
 Expect    what `python finetune.py --demo` prints, from one of the processes.
 """
 
+import atexit
 import datetime
 import os
 import signal
@@ -51,6 +52,7 @@ def join(device):
         # may be kept waiting longer than this, for instance while the first one saves.
         timeout=datetime.timedelta(minutes=10),
     )
+    atexit.register(distributed.destroy_process_group)  # or its threads may outlive us, and abort
 
 
 def another_ended(number, frame):

@@ -2,7 +2,7 @@
 
 Teaches   fine-tuning itself: batches in, gradients accumulated, one careful step, again; a learning
           rate that rises and falls; and how to choose the epoch to keep without touching the test.
-Order     after model.py; next is evaluate.py. Read train() first.
+Order     after attention.py; next is optimizer.py. Read train() first.
 Run       python finetune.py --epochs 3 --subset 2000        real reviews, downloaded once
           python finetune.py --demo                          a rehearsal, nothing to download
           python finetune.py --data reviews.csv --out mine   your own texts and labels

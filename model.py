@@ -5,7 +5,7 @@ Teaches   which hardware does the work and in which number format; how an encode
           Pretrained means: for days on end it guessed words that had been hidden in books and in
           Wikipedia. So it knows which words go with which, and nothing of opinions. The layers that
           guessed words are thrown away, and new ones that judge are put in their place: the head.
-Order     after splits.py; next is finetune.py.
+Order     after splits.py; next is attention.py.
 Run       python model.py "I regret watching this film"
 Expect    your sentence on its way through the model: each stage with the shape that comes out of it
           and the number of its parameters. The verdict at the end is a guess, because the head is

@@ -18,17 +18,26 @@ from errors import make_parser, run_command
 from model import choose_hardware, load_pretrained, set_trainable
 
 
-def matrices(model):
-    """Every matrix that each token's vector is multiplied by: a list of (in, out, is trained).
+def layers_of(model):
+    """The encoder's layers, lowest first: a list of (reached, [(in, out, trained), ...]).
 
-    They stand in the encoder's layers, lowest first. The head's are left out, which see one vector
-    of each review; so are the embeddings, whose rows are only looked up.
+    The pairs are the matrices that each token's vector is multiplied by. reached: whether backward
+    comes by, which stops at the lowest thing that trains. Left out are the embeddings, whose rows
+    are only looked up, and the head, which sees one vector of each review.
     """
-    return [
+    matrices = [
         (module.in_features, module.out_features, module.weight.requires_grad)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
     ]
+    each = len(matrices) // model.config.num_hidden_layers
+    reached = any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
+    layers = []
+    for start in range(0, len(matrices), each):
+        here = matrices[start : start + each]
+        reached = reached or any(trained for _, _, trained in here)
+        layers.append((reached, here))
+    return layers
 
 
 def count_flops(model, shapes, training=True):
@@ -43,15 +52,9 @@ def count_flops(model, shapes, training=True):
     """
     tokens = sum(b * t for b, t in shapes)
     attention = 4 * sum(b * t * t for b, t in shapes) * model.config.hidden_size  # of one layer
-    products, layers = matrices(model), model.config.num_hidden_layers
-    each = len(products) // layers
-    # Whether backward comes by: it stops at the lowest thing that trains.
-    reached = any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
     total = 0
-    for layer in range(layers):
-        here = products[layer * each : (layer + 1) * each]
-        reached = reached or any(trained for _, _, trained in here)
-        for inputs, outputs, trained in here:
+    for reached, matrices in layers_of(model):
+        for inputs, outputs, trained in matrices:
             times = 1 + reached + trained if training else 1
             total += times * 2 * tokens * inputs * outputs
         # Both factors of both products are computed numbers, so backward is twice the forward.
@@ -62,32 +65,36 @@ def count_flops(model, shapes, training=True):
 def time_products(model, shapes, device, precision, training=True):
     """Seconds for the matrix products of these micro-batches alone: no fine-tuning can be faster.
 
-    Random numbers of the right shapes, in the right format, in the same order: forward, then
-    backward. Nothing between the products, no copies, no optimizer.
+    The products that count_flops() counts, of random numbers of the right shapes in the right
+    format, with nothing between them: no copies, no optimizer.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     width, heads = model.config.hidden_size, model.config.num_attention_heads
-    products = matrices(model)
-    most = max(b * t for b, t in shapes)
-    sizes = {size for inputs, outputs, _ in products for size in (inputs, outputs)}
     generator = torch.Generator(device).manual_seed(0)  # its own, or dropout would change
     draw = functools.partial(torch.randn, device=device, dtype=dtype, generator=generator)
-    vectors = {size: draw(most, size) for size in sizes}
-    weights = [draw(outputs, inputs) for inputs, outputs, _ in products]
+    layers = [
+        (reached, [(draw(outputs, inputs), trained) for inputs, outputs, trained in matrices])
+        for reached, matrices in layers_of(model)
+    ]
+    sizes = {size for _, weights in layers for weight, _ in weights for size in weight.shape}
+    vectors = {size: draw(max(b * t for b, t in shapes), size) for size in sizes}
     scores = draw(max(b * t * t for b, t in shapes) * heads)
 
     def run(b, t):
-        for weight in weights:
-            x, gradient = vectors[weight.shape[1]][: b * t], vectors[weight.shape[0]][: b * t]
-            x @ weight.T  # [B*T, out]
-            if training:
-                gradient @ weight  # [B*T, in]
-                gradient.T @ x  # [out, in]
         heads_apart = vectors[width][: b * t].view(b, t, heads, width // heads).transpose(1, 2)
         attention = scores[: b * heads * t * t].view(b, heads, t, t)  # [B, H, T, T]
-        for _ in range(model.config.num_hidden_layers * (3 if training else 1)):
-            heads_apart @ heads_apart.mT  # [B, H, T, T]
-            attention @ heads_apart  # [B, H, T, D]
+        for reached, weights in layers:
+            for weight, trained in weights:
+                outputs, inputs = weight.shape
+                x, gradient = vectors[inputs][: b * t], vectors[outputs][: b * t]
+                x @ weight.T  # [B*T, out]
+                if training and reached:
+                    gradient @ weight  # [B*T, in]
+                if training and trained:
+                    gradient.T @ x  # [out, in]
+            for _ in range(3 if training and reached else 1):
+                heads_apart @ heads_apart.mT  # [B, H, T, T]
+                attention @ heads_apart  # [B, H, T, D]
 
     run(*shapes[0])  # the first time, memory is set aside and kernels are chosen
     finish(device)

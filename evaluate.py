@@ -39,7 +39,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     Row i belongs to examples[i]. Inside, the longest come first, in batches of like length: little
     padding, and a batch too large for the memory fails at once. title: show a progress bar with it.
     batch_size: None for what is fast. A GPU wants many reviews to be busy; on a CPU what one layer
-    hands to the next should stay in the cache, and 64 reviews took 1.4 times as long as 16.
+    hands to the next should stay in the cache, and 64 reviews at once were slower than 16.
     """
     batch_size = batch_size or (16 if device.type == "cpu" else 128)
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))

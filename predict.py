@@ -179,6 +179,8 @@ def main():
             wanted[args.label_column] = "--label-column"
         label_column = args.label_column or arguments["label_column"]
         answers = predict_file(args.file, wanted, label_column, run["labels"], classify)
+        # With torchrun, one process writes. The others walk through the rows all the same, because
+        # their share of each chunk is needed, and what they print goes nowhere.
         if args.out and parallel.rank() == 0:
             save_predictions(args.out, answers)
             print(f"predictions are in {args.out}")

@@ -150,6 +150,18 @@ def test_flops_are_those_that_pytorch_counts(family, train_layers):
     assert training == pytest.approx(seen, rel=0.02 if train_layers in (None, 0) else 0.12)
 
 
+@pytest.mark.parametrize("train_layers", [None, 0, 1])
+def test_the_limit_runs_the_products_that_are_counted(train_layers):
+    """Else a run with frozen layers would be compared with products it never computes."""
+    model = make_model()
+    set_trainable(model, train_layers)
+    for training in (False, True):
+        with FlopCounterMode(display=False) as seen:
+            cost.time_products(model, [(4, 16), (2, 9)], CPU, "fp32", training)
+        shapes = [(4, 16), (4, 16), (2, 9)]  # the first one twice, to warm up
+        assert seen.get_total_flops() == cost.count_flops(model, shapes, training)
+
+
 def test_the_time_of_the_run_is_foretold_once(monkeypatch):
     """Twice as fast, half the time: it follows from the work that is left to do."""
     clock = iter([100.0, 108.0])

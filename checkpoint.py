@@ -25,6 +25,7 @@ import torch
 
 from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
+from folder import write_whole
 from model import hardware_name, max_positions
 
 # A folder that lacks one of these is no saved model; run.json is written last.
@@ -60,39 +61,6 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
 
 
 # ------------------------------------------------------------------------------ save
-def check_folder(folder, spare=()):
-    """Raise UserError if saving a model in `folder` would overwrite something that is not ours.
-
-    spare: paths that must stay as they are, the pretrained model's and the data's.
-    """
-    folder = Path(folder)
-    if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
-        raise UserError(f"--out {folder}: is a folder that is read from; choose another")
-    try:
-        ours = {"arguments", "labels", "splits"} <= set(
-            json.loads((folder / "run.json").read_text())
-        )
-    except (OSError, ValueError, TypeError):
-        # No run.json, but traces of a run that was killed while it saved: ours too.
-        ours = any(folder.glob(".saving-*"))
-    for name in () if ours else (*FILES, "README.md"):
-        if (folder / name).exists():
-            raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
-
-
-def prepare_folder(folder, spare=()):
-    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it."""
-    check_folder(folder, spare)
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-
-
 def save_model(folder, model, tokenizer, run):
     """Write the folder described above. run: the dict that becomes run.json.
 
@@ -153,14 +121,12 @@ def check_tokenizer(tokenizer, texts, count=500):
 
 
 def write_run(folder, run):
-    """Write run.json and the model card, each under a temporary name that is then renamed."""
+    """Write run.json and the model card."""
     for name, text in (
         ("README.md", model_card(run)),
         ("run.json", json.dumps(run, indent=2) + "\n"),
     ):
-        temporary = Path(folder) / (name + ".new")
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, Path(folder) / name)
+        write_whole(Path(folder) / name, text)
 
 
 def model_card(run):

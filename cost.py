@@ -135,9 +135,10 @@ def count_run(model, args, lengths):
 def make_foretell(model, run_flops, device, precision, between=(2, 10)):
     """Return `foretell`, which is told the shapes of every window, and answers once.
 
+    run_flops: of the run, or of what is left of it.
     It reads the clock after two windows: the first ones are slow, because memory is set aside and
     kernels are chosen. After ten it returns a sentence: how fast it goes, how much faster the
-    hardware could, and how long the run will take at this speed. Before and after that, None.
+    hardware could, and how long the rest will take at this speed. Before and after that, None.
     """
     windows, clock = [], 0.0
 
@@ -157,7 +158,7 @@ def make_foretell(model, run_flops, device, precision, between=(2, 10)):
         limit = count_flops(model, middle) / time_products(model, middle, device, precision)
         return (
             f"speed      {in_words(speed)}/s, {speed / limit:.0%} of what matrix products alone "
-            f"reach here: the whole run will take about {duration(run_flops / speed)}"
+            f"reach here: what is left will take about {duration(run_flops / speed)}"
         )
 
     return foretell

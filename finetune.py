@@ -11,12 +11,11 @@ Expect    a banner of what follows from your arguments, a progress bar for each 
           understand.
 """
 
-import math
 import operator
 import shlex
+import signal
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch.nn import functional
@@ -26,18 +25,12 @@ import cost
 import demo
 import parallel
 from attention import choose_attention
-from checkpoint import (
-    check_folder,
-    check_tokenizer,
-    describe_run,
-    load_model,
-    prepare_folder,
-    save_model,
-    write_run,
-)
+from checkpoint import check_tokenizer, describe_run, load_model, save_model, write_run
 from dataset import encode, make_batches, make_collate, make_examples
 from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
+from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
+from history import add_epoch, add_history, epoch_line, print_epoch, step_lines, write_history
 from model import (
     autocast,
     choose_hardware,
@@ -48,6 +41,17 @@ from model import (
 )
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments, print_plan
+from resume import (
+    asked,
+    check_same,
+    find_checkpoint,
+    load_weights,
+    make_keeper,
+    put_back,
+    take_state,
+    what_matters,
+    whole_steps,
+)
 from sources import connect_to_hub
 from splits import load_splits, require_all_classes
 
@@ -55,14 +59,16 @@ LOOK_EVERY = 10  # steps between two looks at the loss
 
 
 # ------------------------------------------------------------------------------ the loop
-def train(model, examples, collate, args, device, precision, foretell=None):
+def train(model, examples, collate, args, device, precision, foretell=None, resumed=None):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
-    A generator: after each epoch, one pass over all examples, it yields a record, and whoever
-    called it can validate, save, or break off. A micro-batch is what fits into memory at once; a
-    window is the `accumulate` micro-batches whose gradients are added up to one optimizer step. A
-    gradient says, for every weight, in which direction and how steeply the loss rises.
+    A generator: every few steps, and after each epoch, which is one pass over all examples, it
+    yields a record, and whoever called it can log, save, validate, or break off. A micro-batch is
+    what fits into memory at once; a window is the `accumulate` micro-batches whose gradients are
+    added up to one optimizer step. A gradient says, for every weight, in which direction and how
+    steeply the loss rises.
     foretell: told of every window; after a few it says how long the run will take (cost.py).
+    resumed: the "state" of a record, to go on behind it, with the weights that belong to it.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
@@ -76,30 +82,35 @@ def train(model, examples, collate, args, device, precision, foretell=None):
     # For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
-    step = 0  # counts optimizer steps, never micro-batches
     # For dropout; the order of the data has its own seed. (With torchrun, the processes drop
     # different numbers. Without it, rank is 0, world is 1, and every share is the whole.)
     torch.manual_seed(args.seed + parallel.rank())
+    # Where the loop stands. "step" counts optimizer steps, never micro-batches; "batch" the epoch's
+    # micro-batches; losses and window_sizes are those of the epoch's steps.
+    at = {"epoch": 0, "batch": 0, "step": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
+    if resumed:
+        at = put_back(resumed, optimizer, scaler, device)
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
 
-    for epoch in range(args.epochs):
+    for epoch in range(at["epoch"], args.epochs):
         # 1. What may move: at first perhaps only the head, so that its random start does not shake
         #    the pretrained layers below it.
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
         first_step, last_step = phase_of(epoch, args, steps_per_epoch)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
         shared = parallel.wrap(model)  # the model itself, or torchrun's many as one
-        window_sizes, losses, unread = [], [], []  # of this epoch; unread: not yet looked at
-        started = time.perf_counter()
+        unread, rates = [], []  # of the steps since the last look: losses and norms, learning rates
+        started = time.perf_counter() - at["seconds"]
 
         with tqdm(
             total=len(examples),
+            initial=sum(at["window_sizes"]),
             desc=f"epoch {epoch + 1}/{args.epochs}",
             unit=" reviews",
             mininterval=0.5,
         ) as bar:
             # 2. A window: up to `accumulate` micro-batches. The last of an epoch may be shorter.
-            for start in range(0, len(batches), args.accumulate):
+            for start in range(at["batch"], len(batches), args.accumulate):
                 window = batches[start : start + args.accumulate]
                 reviews = sum(len(rows) for rows in window)
                 window_loss = torch.zeros((), device=device)
@@ -145,81 +156,104 @@ def train(model, examples, collate, args, device, precision, foretell=None):
 
                 # 7. One step, with the learning rate of this step.
                 phase_steps = last_step - first_step
-                factor = rate_factor(step - first_step, int(args.warmup * phase_steps), phase_steps)
+                warmup = int(args.warmup * phase_steps)
+                factor = rate_factor(at["step"] - first_step, warmup, phase_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * factor
                 scaler.step(optimizer)
                 scaler.update()
-                step += 1
+                at["step"] += 1
+                at["batch"] = start + len(window)
+                at["window_sizes"].append(reviews)
+                rates.append(args.lr * factor)
 
                 # 8. Empty the gradients, or the next window would start on top of this one.
                 optimizer.zero_grad()
 
                 # 9. Look at the loss now and then only: to read one number, a GPU has to finish all
                 #    that it has been given, and then waits for Python to give it more.
-                window_sizes.append(reviews)
                 unread.append(torch.stack([window_loss, norm / parallel.world()]))
                 bar.update(reviews)
-                if step % LOOK_EVERY == 0 or start + args.accumulate >= len(batches):
-                    seen = parallel.add_up(torch.stack(unread)).tolist()
-                    for number, (loss, norm) in enumerate(seen, start=step - len(seen) + 1):
-                        check_finite(loss, norm, precision, epoch, number)
-                    losses += [loss for loss, _ in seen]
-                    bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-                    unread = []
                 if foretell and (note := foretell(cost.shapes_of(lengths, window))):
                     bar.write(note)
+                if at["step"] % LOOK_EVERY == 0 or at["batch"] == len(batches) or asked:
+                    seen = parallel.add_up(torch.stack(unread)).tolist()
+                    lines = step_lines(seen, rates, at, precision)
+                    at["losses"] += [loss for loss, _ in seen]
+                    at["seconds"] = time.perf_counter() - started
+                    bar.set_postfix(loss=f"{seen[-1][0]:.3f}", refresh=False)
+                    unread, rates = [], []
+                    state = take_state(at, optimizer, scaler, device)
+                    yield {"lines": lines, "state": state, "epoch": None}
 
         # 10. Over to main(), which asks about reviews that are not trained on. The train loss may
         #     be above theirs: a mean over an epoch in which the weights improved, with dropout.
-        seconds = time.perf_counter() - started
         yield {
-            "epoch": epoch + 1,
-            "optimizer_steps": step,
-            # Means over windows; times their reviews, sums again: no window counts too much.
-            "train_loss": sum(map(operator.mul, losses, window_sizes)) / len(examples),
-            "step_losses": losses,
-            "seconds": seconds,
-            "reviews_per_second": len(examples) / seconds,
+            "lines": [],
+            "state": take_state(at, optimizer, scaler, device),
+            "epoch": {
+                "epoch": epoch + 1,
+                "optimizer_steps": at["step"],
+                # Means over windows; times their reviews, sums again: no window counts too much.
+                "train_loss": sum(map(operator.mul, at["losses"], at["window_sizes"]))
+                / len(examples),
+                "seconds": at["seconds"],
+                "reviews_per_second": len(examples) / at["seconds"],
+            },
         }
-
-
-# ------------------------------------------------------------------------------ its parts
-def check_finite(loss, norm, precision, epoch, step):
-    """Stop on NaN or infinity: one such step makes every weight NaN, for good. step: from 1."""
-    # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.
-    if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
-        return
-    raise UserError(
-        f"the loss is {loss} and the gradient's norm {norm} at step {step} "
-        f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or "
-        "--precision fp32. The best epoch before this one, if there was any, is saved"
-    )
-
-
-def is_better(new, best, select):
-    """Whether validation figures `new` beat `best` (None at first). Of equals the earlier stays."""
-    if best is None:
-        return True
-    # The loss also counts how sure the wrong answers were, so it can rise while accuracy rises.
-    if select == "loss":
-        return new["loss"] < best["loss"]
-    key = {"accuracy": "accuracy", "f1": "macro_f1"}[select]
-    return new[key] > best[key]
+        at |= {"epoch": epoch + 1, "batch": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
 
 
 # ------------------------------------------------------------------------------ the whole path
+def learn(training, diary, judge, keep, args):
+    """Walk train() to its end; log, judge and save on the way. Returns the diary, now complete.
+
+    judge(epoch, diary) validates; keep(state) writes a checkpoint when it is time for one.
+    """
+    now = None
+    try:
+        for record in whole_steps(training):
+            diary = diary | {"lines": diary["lines"] + record["lines"]}
+            add_history(args.out, record["lines"])
+            now = record["state"] | diary
+            if asked:  # Ctrl-C came in the middle of a step, which is over now
+                raise KeyboardInterrupt
+            keep(now)
+            if not record["epoch"]:
+                continue
+            if record["epoch"]["epoch"] > len(diary["run"]["history"]):  # else judged before a stop
+                diary = judge(record["epoch"], diary)
+                add_history(args.out, diary["lines"][-1:])
+                keep(record["state"] | diary, at_once=True)
+            run = diary["run"]
+            if len(run["history"]) - run["results"]["best_epoch"] == args.patience:
+                print(f"stopping early: no better {args.select} in {args.patience} epochs")
+                break
+    except KeyboardInterrupt:
+        # The weights are those of `now`: nothing but whole_steps() moves them. (With torchrun the
+        # signal may have come in mid-step.)
+        if now and parallel.world() == 1:
+            print(f"\nsaving a checkpoint in {args.out}", file=sys.stderr)
+            keep(now, at_once=True)
+        raise
+    return diary
+
+
 def main():
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
     parallel.join(device)
     first = parallel.rank() == 0  # with torchrun only one process writes, and join() mutes the rest
-    check_folder(stopped_folder(args.out), spare=(args.model, args.data))
-    prepare_folder(args.out, spare=(args.model, args.data))
+    if first:
+        prepare_folder(args.out, spare=(args.model, args.data))
+        lock = claim(args.out)  # as long as this name lives, nobody else writes there
+        if not args.resume and not args.overwrite:
+            check_free(args.out)
     if args.demo and first:
         demo.prepare(args)
         print(demo.NOTICE)
     parallel.wait()
+    saved = find_checkpoint(args.out) if args.resume else None
     connect_to_hub(args.model, args.data)
 
     # 1. Texts, divided by role, as token ids; and the model that will read them.
@@ -247,55 +281,73 @@ def main():
     print(load_note)
     model.to(device)
     choose_attention(model, device, precision)
-    if args.compile:
-        model.compile(dynamic=True)  # dynamic: one program for every [B, T]
     run = describe_run(args, names, splits, notes, device, precision, reasons)
     run["data_fingerprint"] = data_fingerprint
     steps = count_steps(len(examples["train"]), args.batch_size, args.accumulate)
     print_plan(args, run, model, decay_groups(model, args.weight_decay), steps, lengths["train"])
     flops = cost.count_run(model, args, lengths)
     print(f"work       {cost.in_words(flops)} in matrix products, validation and test included")
-    foretell = cost.make_foretell(model, flops, device, precision)
+    same = what_matters(args, run, examples, model)
+    if saved:
+        check_same(saved["same"], same, args.out)
+        load_weights(saved, model)
+        run |= {key: saved["run"][key] for key in ("history", "results")}
+        done = saved["position"]["step"] / (steps * args.epochs)
+        flops *= 1 - done
+        print(f"resumed    behind step {saved['position']['step']:,}: {done:.0%} is done")
+    elif args.resume:
+        print("resumed    from the beginning: the run was stopped before its first checkpoint")
+    if args.compile:
+        model.compile(dynamic=True)  # dynamic: one program for every [B, T]
 
-    # 3. Train; after each epoch ask about the validation reviews, and keep the best epoch on disk.
+    # 3. Train, or train on. The diary and the state of train() are what a checkpoint holds beside
+    #    the weights.
     collate = make_collate(tokenizer.pad_token_id)
     fixed = examples["validation"][:8]  # the saved model will have to repeat their logits, in fp32
-    best, since_best = None, 0
+
+    def judge(epoch, diary):
+        """Validate an epoch, and save its model if it is the best so far. Returns the new diary."""
+        logits = predict_logits(
+            model, examples["validation"], collate, device, precision, title="validating"
+        )
+        if not logits.isfinite().all():
+            raise UserError("the model answers nan: try a tenth of this --lr")
+        figures = score(logits, splits["validation"]["labels"], names)
+        run = add_epoch(diary["run"], epoch | {"validation": figures}, args.select)
+        better = run["results"]["best_epoch"] == epoch["epoch"]
+        expected = predict_logits(model, fixed, collate, device) if better else diary["expected"]
+        if better and first:
+            save_model(args.out, model, tokenizer, run)
+        print_epoch(run["history"][-1], better)
+        lines = [*diary["lines"], epoch_line(run["history"][-1])]
+        return diary | {"run": run, "lines": lines, "expected": expected}
+
+    diary = {"run": run, "lines": [], "expected": None, "same": same}
+    if saved:
+        diary |= {key: saved[key] for key in ("lines", "expected")}
+    elif first:
+        begin(args.out, vars(args))
+    write_history(args.out, diary["lines"])
+    keep = make_keeper(args.out, model, args.save_every, saved["number"] if saved else 0)
+    foretell = cost.make_foretell(model, flops, device, precision)
+    training = train(model, examples["train"], collate, args, device, precision, foretell, saved)
     try:
         with out_of_memory(
             f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has "
             "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
-            for record in train(
-                model, examples["train"], collate, args, device, precision, foretell
-            ):
-                logits = predict_logits(
-                    model, examples["validation"], collate, device, precision, title="validating"
-                )
-                if not logits.isfinite().all():
-                    raise UserError("the model answers nan: try a tenth of this --lr")
-                figures = score(logits, splits["validation"]["labels"], names)
-                run["history"].append(record | {"validation": figures})
-                better = is_better(figures, best, args.select)
-                print_epoch(record, figures, better)
-                since_best = 0 if better else since_best + 1
-                if better:
-                    best, expected = figures, predict_logits(model, fixed, collate, device)
-                    run["results"] = {"best_epoch": record["epoch"], "validation": figures}
-                    if first:
-                        save_model(args.out, model, tokenizer, run)
-                if since_best == args.patience:
-                    print(f"stopping early: no better {args.select} in {args.patience} epochs")
-                    break
+            diary = learn(training, diary, judge, keep, args)
     except KeyboardInterrupt:
-        return say_how_to_go_on(args, model, tokenizer, run) if first else 130
+        print(f"\nstopped. {how_to_go_on(args.out)}", file=sys.stderr)
+        return 128 + (asked or [signal.SIGINT])[-1]
+    run = diary["run"]
 
     # 4. Reload what was saved, and make sure that it is the same model before anyone relies on it.
     if first:
         model, tokenizer, _ = load_model(args.out, device)
         choose_attention(model, device, precision)
     parallel.copy_from_first(model)
-    texts = splits["validation"]["texts"][: len(fixed)]
+    texts, expected = splits["validation"]["texts"][: len(fixed)], diary["expected"]
     input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
     logits = predict_logits(model, make_examples(input_ids, [0] * len(fixed)), collate, device)
     difference = (logits - expected).abs().max().item()
@@ -315,46 +367,13 @@ def main():
     }
     if first:
         write_run(args.out, run)
+        end(args.out)
     print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")
     folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
     print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
     print(f'  python predict.py{folder} "I regret watching this film"')
     if args.demo:
         print(demo.NOTICE)
-
-
-def print_epoch(record, figures, better):
-    """One line for an epoch. record: from train(); figures: the validation split's."""
-    print(
-        f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   "
-        f"validation loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, "
-        f"macro F1 {figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
-    )
-
-
-def stopped_folder(out):
-    """Where Ctrl-C puts the weights; not --out, which keeps the best epoch so far."""
-    return f"{out}-stopped"
-
-
-def say_how_to_go_on(args, model, tokenizer, run):
-    """After Ctrl-C: save the weights as they are, print the command that trains on, return 130."""
-    stopped = stopped_folder(args.out)
-    left = max(1, args.epochs - len(run["history"]))
-    print(f"\nstopped with Ctrl-C; saving the weights as they are in {stopped}", file=sys.stderr)
-    prepare_folder(stopped)
-    # Without results: those belong to the epoch that was kept, not to these weights.
-    save_model(stopped, model, tokenizer, run | {"results": {}})
-    if run["results"] and Path(args.out, "run.json").exists():
-        print(f"{args.out} holds the best of {len(run['history'])} whole epochs", file=sys.stderr)
-    # argparse takes the last of a repeated option, so the new values can stand behind the old ones.
-    command = ["python", *sys.argv, "--model", stopped, "--out", f"{args.out}-more"]
-    command += ["--epochs", str(left)]
-    if args.head_epochs:  # those that are left of them
-        command += ["--head-epochs", str(max(0, args.head_epochs - len(run["history"])))]
-    print("to train them further (optimizer, warm-up and order start anew):", file=sys.stderr)
-    print(f"  {shlex.join(command)}", file=sys.stderr)
-    return 130
 
 
 if __name__ == "__main__":

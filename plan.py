@@ -10,10 +10,12 @@ Expect    the knobs in groups, each with unit, default and reason.
 import math
 import os
 import random
+import sys
 
 import demo
 from dataset import TRUNCATIONS, cut_shares, make_batches, padding_share
 from errors import make_parser
+from folder import is_done, read_arguments
 from model import set_trainable
 
 
@@ -209,7 +211,30 @@ def parse_arguments(chapter, argv=None):
         help="rehearse on made-up reviews with a tiny untrained model: no network, under a minute",
     )
 
+    group.add_argument(
+        "--save-every",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="between two checkpoints, from which a stopped run goes on (default: 10; after each "
+        "epoch there is one anyway)",
+    )
+    group.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        help="go on with the run that was to make this folder, exactly as if it had never stopped; "
+        "it knows its other options",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew in a folder that holds a finished model or an unfinished run",
+    )
+
     args = parser.parse_args(argv)
+    if args.resume is not None:
+        argv = resumed_words(args.resume, sys.argv[1:] if argv is None else argv)
+        args = parser.parse_args(argv)
     if args.demo:  # other defaults and nothing else: what was typed still counts
         parser.set_defaults(**demo.DEFAULTS)
         args = parser.parse_args(argv)
@@ -229,6 +254,10 @@ def parse_arguments(chapter, argv=None):
             parser.error(
                 f"--{name.replace('_', '-')} {getattr(args, name)}: has to be 0 to under 1"
             )
+    if not 0 <= args.save_every < math.inf:
+        parser.error(f"--save-every {args.save_every}: has to be 0 or more minutes")
+    if args.resume is not None and args.overwrite:
+        parser.error("--resume goes on with a run, --overwrite begins anew: not both")
     if not args.out.strip():
         parser.error("--out is empty: name a folder")
     if not 0 <= args.seed < 2**32:
@@ -239,6 +268,17 @@ def parse_arguments(chapter, argv=None):
     if os.path.exists(args.data):  # so that evaluate.py finds the same file, wherever it is started
         args.data = os.path.abspath(args.data)
     return args
+
+
+def resumed_words(folder, argv):
+    """The command line of the run in `folder`, and behind it what was typed now: --resume and more.
+
+    What was typed now counts, and resume.check_same() will refuse it if it would change the result.
+    """
+    if is_done(folder):
+        print(f"{folder} is done: there is nothing left to go on with")
+        raise SystemExit(0)
+    return [*read_arguments(folder), *argv, f"--out={folder}"]
 
 
 def print_plan(args, run, model, groups, steps, full_lengths):

@@ -1,0 +1,184 @@
+"""Appendix I: who may write where.
+
+Teaches   the care that keeps other people's files, and one's own of yesterday, from being lost:
+          look before writing, one writer at a time, nothing half-written under its final name.
+Order     beside checkpoint.py and resume.py, which both write through it.
+Run       python folder.py model
+Expect    what the folder holds: a finished model, a run that can go on, neither; and whether
+          another run is writing to it right now.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from errors import UserError, make_parser, run_command
+
+# What a run writes. A folder that has one of them, but not from us, is left alone.
+OURS = (
+    "README.md",
+    "checkpoints",
+    "config.json",
+    "history.jsonl",
+    "model.safetensors",
+    "run.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+# ------------------------------------------------------------------------------ whole or not there
+def write_whole(path, text):
+    """Write a text file so that it is never half there: under another name, and then rename it."""
+    temporary = Path(f"{path}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(temporary, path)  # in one move, whatever happens
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+# ------------------------------------------------------------------------------ before the work
+def check_folder(folder, spare=()):
+    """Raise UserError if writing to `folder` would overwrite something that is not ours.
+
+    spare: paths that must stay as they are, the pretrained model's and the data's.
+    """
+    folder = Path(folder)
+    if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
+        raise UserError(f"--out {folder}: is a folder that is read from; choose another")
+    for name in OURS:  # a link would lead our writing to another place
+        if (folder / name).is_symlink():
+            raise UserError(f"--out {folder}: its {name} is a link; choose another folder")
+    try:
+        ours = {"arguments", "labels", "splits"} <= set(
+            json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        )
+    except (OSError, ValueError, TypeError, RecursionError):
+        # No run.json, but traces of a run that was killed: ours too.
+        ours = any(folder.glob(".saving-*")) or is_begun(folder)
+    for name in () if ours else OURS:
+        # An early error leaves an empty folder "checkpoints".
+        nothing = name == "checkpoints" and not set(folder.glob("checkpoints/[!.]*"))
+        if (folder / name).exists() and not nothing:
+            raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
+
+
+def prepare_folder(folder, spare=()):
+    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it."""
+    check_folder(folder, spare)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def claim(folder):
+    """Make this process the only one that writes to `folder`. Returns a lock, good while it lives.
+
+    It is the operating system's, which frees it when the process ends, however it ends.
+    """
+    from filelock import FileLock, Timeout  # torch itself brings this package
+
+    Path(folder, "checkpoints").mkdir(exist_ok=True)
+    lock = FileLock(Path(folder, "checkpoints", ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"--out {folder}: another run is writing to it; wait for it, or choose another folder"
+        ) from error
+    return lock
+
+
+def check_free(folder):
+    """Raise UserError if `folder` holds a finished model or an unfinished run."""
+    if is_begun(folder):
+        raise UserError(
+            f"--out {folder}: holds a run that is not done. {how_to_go_on(folder)}; or begin anew "
+            "with --overwrite, or choose another folder"
+        )
+    if is_done(folder):
+        raise UserError(
+            f"--out {folder}: holds a finished model; choose another folder, or add --overwrite"
+        )
+
+
+# ------------------------------------------------------------------------------ a run's life
+def begin(folder, arguments):
+    """Write down that a run begins: from here on it can be resumed. An older one is forgotten.
+
+    arguments: a dict of finetune.py's, by their names in Python.
+    """
+    for path in Path(folder, "checkpoints").glob("[0-9]*"):
+        shutil.rmtree(path)
+    write_whole(Path(folder, "checkpoints", "arguments.json"), json.dumps(arguments, indent=2))
+
+
+def end(folder):
+    """The run is done: what was kept to go on with is removed."""
+    Path(folder, "checkpoints", "arguments.json").unlink()
+    shutil.rmtree(Path(folder, "checkpoints"), ignore_errors=True)  # Windows keeps a locked file
+
+
+def is_begun(folder):
+    """Whether `folder` holds a run that has begun and is not done."""
+    return Path(folder, "checkpoints", "arguments.json").is_file()
+
+
+def is_done(folder):
+    """Whether `folder` holds a model whose run came to its end."""
+    try:
+        run = json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
+        return "test" in run["results"] and not is_begun(folder)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def read_arguments(folder):
+    """A begun run's arguments, as the words of a command line. Raises UserError without any."""
+    path = Path(folder, "checkpoints", "arguments.json")
+    try:
+        words = []
+        for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+            if value is not None and value is not False:
+                words.append(f"--{name.replace('_', '-')}")
+                words[-1] += "" if value is True else f"={value}"
+        return words
+    except FileNotFoundError as error:
+        raise UserError(f"--resume {folder}: no run has begun there, so none can go on") from error
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged; begin anew with --overwrite") from error
+
+
+def how_to_go_on(folder):
+    """The command that continues a run."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    start = "python" if processes == 1 else f"torchrun --nproc_per_node={processes}"
+    return f"To go on: {start} finetune.py --resume {shlex.quote(str(folder))}"
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", nargs="?", default="model", help="of a run (default: model)")
+    folder = parser.parse_args().folder
+    check_folder(folder)
+    if is_begun(folder):
+        claim(folder)
+        print(f"{folder} holds a run that is not done. {how_to_go_on(folder)}")
+    else:
+        print(f"{folder} holds {'a finished model' if is_done(folder) else 'no model of ours'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,140 @@
+"""Appendix J: what a run writes down on its way.
+
+Teaches   to keep the figures of every step and every epoch, so that a curve can be drawn long after
+          the terminal is closed; and to choose the epoch to keep from them, by one rule.
+Order     beside finetune.py, which calls all of it.
+Run       python history.py model
+Expect    a line for each epoch of a run, and its loss, drawn with letters. history.jsonl itself
+          holds more: loss, gradient norm and learning rate of every step.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import parallel
+from errors import UserError, make_parser, run_command
+from folder import write_whole
+
+
+# ------------------------------------------------------------------------------ 1. lines
+def step_lines(seen, rates, at, precision):
+    """The lines of history.jsonl for the last steps: dicts.
+
+    seen: [(loss, norm of the gradient before clipping), ...] of these steps. rates: their learning
+    rates. at: where the loop stands now. Raises UserError where a loss is no number.
+    """
+    lines = []
+    for step, ((loss, norm), rate) in enumerate(zip(seen, rates), at["step"] - len(seen) + 1):
+        check_finite(loss, norm, precision, at["epoch"], step)
+        norm = norm if math.isfinite(norm) else None  # JSON has no infinity
+        lines.append(
+            {"step": step, "epoch": at["epoch"] + 1, "loss": loss, "norm": norm, "rate": rate}
+        )
+    return lines
+
+
+def check_finite(loss, norm, precision, epoch, step):
+    """Stop on NaN or infinity: one such step makes every weight NaN, for good. step: from 1."""
+    # Under fp16 an infinite gradient is a normal event: the scaler skips that step and scales less.
+    if math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16"):
+        return
+    raise UserError(
+        f"the loss is {loss} and the gradient's norm {norm} at step {step} "
+        f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or "
+        "--precision fp32. The best epoch before this one, if there was any, is saved"
+    )
+
+
+def epoch_line(record):
+    """The line for an epoch. record: one of run.json's history."""
+    line = {"step": record["optimizer_steps"], "epoch": record["epoch"]}
+    line["train_loss"] = record["train_loss"]
+    figures = record["validation"]
+    return line | {f"validation_{key}": figures[key] for key in ("loss", "accuracy", "macro_f1")}
+
+
+def write_history(out, lines):
+    """Begin history.jsonl. lines: dicts, those that the checkpoint knows; none in a new run.
+
+    A killed run may have written lines after its last checkpoint. The steps are taken again, and
+    their lines written again: so no line is there twice, and none is missing.
+    """
+    if parallel.rank() == 0:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_whole(Path(out, "history.jsonl"), text)
+
+
+def add_history(out, lines):
+    """Add lines to history.jsonl. It is closed each time, so what is in it survives a kill."""
+    if parallel.rank() == 0:
+        with open(Path(out, "history.jsonl"), "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+# ------------------------------------------------------------------------------ 2. the best epoch
+def best_epoch(history, select):
+    """Which epoch to keep, by its place in the history; of equals the earlier one.
+
+    history: records with "validation", a dict of figures. select: accuracy, f1 or loss. The loss
+    also counts how sure the wrong answers were, so it can rise while accuracy rises.
+    """
+    key = {"accuracy": "accuracy", "f1": "macro_f1", "loss": "loss"}[select]
+    sign = -1 if select == "loss" else 1
+    figures = [sign * record["validation"][key] for record in history]
+    return figures.index(max(figures))
+
+
+def add_epoch(run, record, select):
+    """`run` with one more epoch in its history, and the best one so far in its results."""
+    history = [*run["history"], record]
+    best = best_epoch(history, select)
+    results = {"best_epoch": best + 1, "validation": history[best]["validation"]}
+    return run | {"history": history, "results": results}
+
+
+def print_epoch(record, better):
+    """One line for an epoch. record: one of run.json's history. better: whether it is the best."""
+    figures = record["validation"]
+    print(
+        f"epoch {record['epoch']}    train loss {record['train_loss']:.4f}   "
+        f"validation loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, "
+        f"macro F1 {figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
+    )
+
+
+# ------------------------------------------------------------------------------ by itself
+def read_history(out):
+    """Returns (steps, epochs), the two kinds of lines of history.jsonl, without a torn last one."""
+    path = Path(out, "history.jsonl")
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    return [x for x in lines if "loss" in x], [x for x in lines if "train_loss" in x]
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", nargs="?", default="model", help="of a run (default: model)")
+    steps, epochs = read_history(parser.parse_args().folder)
+    for line in epochs:
+        print(
+            f"epoch {line['epoch']:<3} train loss {line['train_loss']:.4f}   validation loss "
+            f"{line['validation_loss']:.4f}, accuracy {line['validation_accuracy']:.2%}"
+        )
+    # One column for each fortieth of the steps; its mean loss as the height, from 0 to the top.
+    columns = [steps[i * len(steps) // 40 : (i + 1) * len(steps) // 40] for i in range(40)]
+    means = [sum(step["loss"] for step in column) / len(column) for column in columns if column]
+    if means:
+        print(f"\nloss of {len(steps):,} steps, from {means[0]:.3f} to {means[-1]:.3f}")
+        for row in range(8, 0, -1):
+            level = max(means) * row / 8
+            bars = "".join("#" if mean > level - max(means) / 8 else " " for mean in means)
+            print(f"{level:7.3f} |{bars}")
+        print(f"        +{'-' * len(means)}> steps")
+
+
+if __name__ == "__main__":
+    run_command(main)

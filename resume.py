@@ -1,0 +1,302 @@
+"""Appendix H: a run that may be stopped at any moment.
+
+Teaches   what has to be written down in the middle of a run so that it can go on as if nothing had
+          happened, to the last bit; and how to write it so that a power cut cannot spoil it.
+Order     after checkpoint.py, which keeps a finished model; this keeps an unfinished run.
+Run       python finetune.py --resume model      goes on with the run that was to make "model"
+          python resume.py model                 what there is to go on from
+Expect    the step that each checkpoint was written at, and whether it is whole.
+
+A run in progress, in the folder of its model (removed when the run is done)
+    checkpoints/arguments.json              what was typed
+    checkpoints/7/weights.safetensors       the model as it stands, not the best so far
+    checkpoints/7/state.pt                  all else: see take_state()
+    checkpoints/7/SHA256SUMS                to tell a whole checkpoint from a damaged one
+"""
+
+import ast
+import copy
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import parallel
+from errors import UserError, make_parser, run_command
+from folder import how_to_go_on, read_arguments
+
+FILES = ("weights.safetensors", "state.pt")
+# Two runs may differ in these and still be the same run.
+FREE = {"out", "resume", "overwrite", "save_every"}
+# What these files do decides every bit of the result; the others print, plan or save.
+CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
+
+
+# ------------------------------------------------------------------------------ 1. the state
+def take_state(position, optimizer, scaler, device):
+    """All that decides the next step, beside the weights. Returns a dict that torch.save() takes.
+
+    position   where the loop stands: epoch, micro-batch, optimizer step, the epoch's losses so far.
+               The order of the data needs no more: it is a function of (seed, epoch).
+    optimizer  AdamW's two running means. Without them the next steps have the wrong size.
+    scaler     under fp16, by how much losses are multiplied at present.
+    random     where the random numbers of dropout have come to; without it the next step drops
+               others. With torchrun, of every process: [processes, bytes].
+    The learning rate is not in it: it is a function of the step.
+    """
+    generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+    random = []
+    for generator in generators:
+        mine = generator.get_rng_state()  # uint8 [bytes]
+        states = mine.new_zeros(parallel.world(), len(mine))
+        states[parallel.rank()] = mine
+        random.append(parallel.add_up(states))  # the rows of the others were 0
+    return {
+        "position": copy.deepcopy(position),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "random": random,
+    }
+
+
+def put_back(state, optimizer, scaler, device):
+    """The reverse of take_state(). Returns the position."""
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+    for generator, states in zip(generators, state["random"]):
+        generator.set_rng_state(states[parallel.rank()])
+    return copy.deepcopy(state["position"])
+
+
+# ------------------------------------------------------------------------------ 2. on disk
+def make_keeper(out, model, minutes, number):
+    """Return keep(state, at_once=False), which writes a checkpoint when it is time for one.
+
+    minutes: between two of them. number: of the last one there is; 0 for none.
+    """
+    written = time.monotonic()
+
+    def keep(state, at_once=False):
+        nonlocal number, written
+        if parallel.rank() > 0:
+            return
+        if at_once or time.monotonic() - written >= 60 * minutes:
+            write_checkpoint(out, number + 1, model, state)
+            number, written = number + 1, time.monotonic()
+
+    return keep
+
+
+def write_checkpoint(out, number, model, state):
+    """Write checkpoint `number`; the one before it stays, older ones go.
+
+    First all files are written into a folder with another name, and the disk is told to really
+    keep them (fsync). Then the folder gets its name, in one move: whenever the power fails, what
+    has a number is whole. Raises UserError on a full disk, with the last good one still there.
+    """
+    from safetensors.torch import save_model  # knows that two weights can be one and the same
+
+    folder = Path(out, "checkpoints")
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
+    try:
+        save_model(model, str(temporary / "weights.safetensors"))
+        torch.save(state, temporary / "state.pt")
+        (temporary / "SHA256SUMS").write_bytes(checksums(temporary))
+        for path in temporary.iterdir():
+            flush_to_disk(path)
+        if (folder / str(number)).exists():  # a damaged one, which was passed over
+            shutil.rmtree(folder / str(number))
+        os.rename(temporary, folder / str(number))
+        flush_to_disk(folder)
+    except Exception as error:  # OSError, and what torch and safetensors make of it
+        raise UserError(
+            f"a checkpoint cannot be written to {folder} ({' '.join(str(error).split())[:150]}); "
+            f"is the disk full? {how_to_go_on(out)}"
+        ) from error
+    finally:
+        for left_over in folder.glob(".saving-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+    for other in set(numbers(out)) - {number, number - 1}:
+        shutil.rmtree(folder / str(other))
+
+
+def checksums(folder):
+    """The text of SHA256SUMS, which `sha256sum -c` understands too. bytes."""
+    lines = []
+    for name in FILES:
+        with open(folder / name, "rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines).encode()
+
+
+def flush_to_disk(path):
+    """Return when a file, or a folder's list of names, would survive a power cut."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows has no such call for a folder
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def numbers(out):
+    """The numbers of the checkpoints there are, the oldest first."""
+    folders = Path(out, "checkpoints").glob("[0-9]*")
+    return sorted(int(path.name) for path in folders if path.name.isdecimal())
+
+
+def is_whole(folder):
+    """Whether every byte of a checkpoint is the one that was written."""
+    try:
+        return checksums(folder) == (folder / "SHA256SUMS").read_bytes()
+    except OSError:  # one of the files is gone
+        return False
+
+
+def load_weights(state, model):
+    """Give the model the weights of a checkpoint that find_checkpoint() has found."""
+    from safetensors.torch import load_model
+
+    load_model(model, str(state["weights"]), strict=True)
+
+
+def find_checkpoint(out):
+    """The newest whole checkpoint. Returns its state, with "number" and "weights" (a path) added.
+
+    None if none was written yet. Raises UserError if there are some and all are damaged.
+    """
+    found = numbers(out)
+    for number in reversed(found):
+        folder = Path(out, "checkpoints", str(number))
+        if is_whole(folder):
+            # weights_only: this format could hold a program; with it, only numbers are read.
+            state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+            return state | {"number": number, "weights": folder / "weights.safetensors"}
+        print(f"checkpoint {number} in {folder.parent} is damaged; trying the one before it")
+    if found:
+        raise UserError(
+            f"--resume {out}: no checkpoint in it is whole; begin anew with --overwrite"
+        )
+    return None
+
+
+# ------------------------------------------------------------------------------ 3. Ctrl-C
+asked = []  # the numbers of the signals that have come
+
+
+def whole_steps(training):
+    """Yield what the generator `training` yields. While it works, Ctrl-C and SIGTERM have to wait.
+
+    In the middle of a step some weights have moved and others have not. So the signal is only noted
+    in `asked`, train() sees it at the end of the step, and yields. Between two records they raise
+    KeyboardInterrupt at once. (With torchrun the processes would have to agree on a step. There
+    everything ends at once, and goes on from the last checkpoint.)
+    """
+    asked.clear()
+    if parallel.world() > 1:
+        yield from training
+        return
+    working = False
+
+    def note(number, frame):
+        again = bool(asked)
+        asked.append(number)
+        if not working:
+            raise KeyboardInterrupt
+        if again:  # twice: now. SystemExit, because these half-moved weights must not be saved.
+            raise SystemExit(128 + number)
+        print("\nfinishing this step; the same again stops at once", file=sys.stderr)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, note) for number in signals]
+    try:
+        while True:
+            working = True
+            record = next(training, None)
+            working = False
+            if record is None:
+                return
+            yield record
+    finally:
+        training.close()
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------ 4. the same run
+def what_matters(args, run, examples, model):
+    """{name: value} of everything that has to be the same for a run to go on exactly.
+
+    run: see checkpoint.describe_run(). examples: {role: list of dicts}. The token ids are in it, so
+    a changed tokenizer is noticed, and of the code what it does: comments may change.
+    """
+    same = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in vars(args).items()
+        if name not in FREE
+    }
+    same |= {name: version(name) for name in ("torch", "transformers", "tokenizers", "datasets")}
+    same["precision"] = run["device"]["precision"]
+    same["the kind of device"] = run["device"]["type"]
+    same["the number of processes"] = parallel.world()
+    same["the data (a fingerprint)"] = run["data_fingerprint"]
+    tokens = json.dumps([[row["input_ids"] for row in split] for split in examples.values()])
+    same["the token ids (a fingerprint)"] = digest(tokens)
+    same["the model's config.json (a fingerprint)"] = digest(str(model.config))
+    for name in CODE:
+        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        same[f"{name}.py (a fingerprint)"] = digest(ast.dump(ast.parse(source)))
+    return json.loads(json.dumps(same))  # as it comes back from a file
+
+
+def digest(text):
+    """16 letters that change when the text does."""
+    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:16]
+
+
+def check_same(before, now, out):
+    """Raise UserError, naming every difference, unless the run that goes on is the one it was."""
+    changed = [
+        f"{name} was {before.get(name)} and is {now.get(name)}"
+        for name in sorted(before | now)
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"--resume {out}: this would be another run: {'; '.join(changed)}. Make it the same "
+            "again, or begin anew with --overwrite"
+        )
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", nargs="?", default="model", help="of a run (default: model)")
+    out = parser.parse_args().folder
+    print(" ".join(["arguments:", *read_arguments(out)]))
+    for number in numbers(out):
+        folder = Path(out, "checkpoints", str(number))
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        if not is_whole(folder):
+            print(f"checkpoint {number}: {size:,.0f} MB, damaged")
+            continue
+        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        position = state["position"]
+        print(
+            f"checkpoint {number}: {size:,.0f} MB, whole; step {position['step']} in epoch "
+            f"{position['epoch'] + 1}, {len(state['lines']):,} lines of history"
+        )
+    print(how_to_go_on(out))
+
+
+if __name__ == "__main__":
+    run_command(main)

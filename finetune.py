@@ -11,6 +11,7 @@ Expect    a banner of what follows from your arguments, a progress bar for each 
           understand.
 """
 
+import contextlib
 import operator
 import shlex
 import signal
@@ -243,12 +244,18 @@ def main():
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
     parallel.join(device)
-    first = parallel.rank() == 0  # with torchrun only one process writes, and join() mutes the rest
+    first = parallel.rank() == 0  # with torchrun only one process writes and prints
     if first:
         prepare_folder(args.out, spare=(args.model, args.data))
-        lock = claim(args.out)  # as long as this name lives, nobody else writes there
         if not args.resume and not args.overwrite:
             check_free(args.out)
+    with claim(args.out) if first else contextlib.nullcontext():
+        return fine_tune(args, device, precision, reasons)
+
+
+def fine_tune(args, device, precision, reasons):
+    """The whole path, from the texts to a tested model in args.out. Returns an exit code."""
+    first = parallel.rank() == 0
     if args.demo and first:
         demo.prepare(args)
         print(demo.NOTICE)

@@ -83,22 +83,29 @@ def prepare_folder(folder, spare=()):
         ) from error
 
 
+@contextlib.contextmanager
 def claim(folder):
-    """Make this process the only one that writes to `folder`. Returns a lock, good while it lives.
+    """Inside this `with`, no other process writes to `folder`. Raises UserError if one does.
 
-    It is the operating system's, which frees it when the process ends, however it ends.
+    The lock is the operating system's, which frees it when the process ends, however it ends.
     """
     from filelock import FileLock, Timeout  # torch itself brings this package
 
-    Path(folder, "checkpoints").mkdir(exist_ok=True)
-    lock = FileLock(Path(folder, "checkpoints", ".lock"))
+    checkpoints = Path(folder, "checkpoints")
+    checkpoints.mkdir(exist_ok=True)
+    lock = FileLock(checkpoints / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
             f"--out {folder}: another run is writing to it; wait for it, or choose another folder"
         ) from error
-    return lock
+    try:
+        yield
+    finally:
+        if not is_begun(folder):  # the run is done, or failed before it had begun
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        lock.release()
 
 
 def check_free(folder):
@@ -126,9 +133,8 @@ def begin(folder, arguments):
 
 
 def end(folder):
-    """The run is done: what was kept to go on with is removed."""
+    """Write down that the run is done. claim() then removes what was kept to go on with."""
     Path(folder, "checkpoints", "arguments.json").unlink()
-    shutil.rmtree(Path(folder, "checkpoints"), ignore_errors=True)  # Windows keeps a locked file
 
 
 def is_begun(folder):
@@ -149,6 +155,8 @@ def read_arguments(folder):
     """A begun run's arguments, as the words of a command line. Raises UserError without any."""
     path = Path(folder, "checkpoints", "arguments.json")
     try:
+        if not str(folder).strip():
+            raise FileNotFoundError
         words = []
         for name, value in json.loads(path.read_text(encoding="utf-8")).items():
             if value is not None and value is not False:
@@ -174,8 +182,8 @@ def main():
     folder = parser.parse_args().folder
     check_folder(folder)
     if is_begun(folder):
-        claim(folder)
-        print(f"{folder} holds a run that is not done. {how_to_go_on(folder)}")
+        with claim(folder):
+            print(f"{folder} holds a run that is not done. {how_to_go_on(folder)}")
     else:
         print(f"{folder} holds {'a finished model' if is_done(folder) else 'no model of ours'}")
 

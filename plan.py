@@ -233,7 +233,9 @@ def parse_arguments(chapter, argv=None):
 
     args = parser.parse_args(argv)
     if args.resume is not None:
-        argv = resumed_words(args.resume, sys.argv[1:] if argv is None else argv)
+        if args.overwrite:
+            parser.error("--resume goes on with a run, --overwrite begins anew: not both")
+        argv = resumed_words(parser, args.resume, sys.argv[1:] if argv is None else argv)
         args = parser.parse_args(argv)
     if args.demo:  # other defaults and nothing else: what was typed still counts
         parser.set_defaults(**demo.DEFAULTS)
@@ -256,8 +258,6 @@ def parse_arguments(chapter, argv=None):
             )
     if not 0 <= args.save_every < math.inf:
         parser.error(f"--save-every {args.save_every}: has to be 0 or more minutes")
-    if args.resume is not None and args.overwrite:
-        parser.error("--resume goes on with a run, --overwrite begins anew: not both")
     if not args.out.strip():
         parser.error("--out is empty: name a folder")
     if not 0 <= args.seed < 2**32:
@@ -270,15 +270,20 @@ def parse_arguments(chapter, argv=None):
     return args
 
 
-def resumed_words(folder, argv):
-    """The command line of the run in `folder`, and behind it what was typed now: --resume and more.
-
-    What was typed now counts, and resume.check_same() will refuse it if it would change the result.
-    """
+def resumed_words(parser, folder, argv):
+    """The whole command line of the run in `folder` that --resume goes on with. argv: typed now."""
     if is_done(folder):
         print(f"{folder} is done: there is nothing left to go on with")
         raise SystemExit(0)
-    return [*read_arguments(folder), *argv, f"--out={folder}"]
+    words = read_arguments(folder)
+    before, now = (vars(parser.parse_args(line)) for line in (words, [*words, *argv]))
+    for name in before:
+        if before[name] != now[name] and name not in ("out", "resume", "save_every"):
+            parser.error(
+                f"--resume {folder}: --{name.replace('_', '-')} was {before[name]} and would be "
+                f"{now[name]}, which makes it another run: leave that out, or begin anew"
+            )
+    return [*words, *argv, f"--out={folder}"]
 
 
 def print_plan(args, run, model, groups, steps, full_lengths):

@@ -163,6 +163,19 @@ def is_whole(folder):
         return False
 
 
+def read_state(folder):
+    """state.pt of a checkpoint. Raises UserError if it is not ours, however whole it is."""
+    try:
+        # weights_only: a file of this format can hold a program; like this, it is not run.
+        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        if set(state) >= {"position", "optimizer", "scaler", "random", "run", "lines", "same"}:
+            return state
+        reason = "it holds something else"
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+    raise UserError(f"{folder / 'state.pt'} is no checkpoint of ours ({reason})")
+
+
 def load_weights(state, model):
     """Give the model the weights of a checkpoint that find_checkpoint() has found."""
     from safetensors.torch import load_model
@@ -179,8 +192,7 @@ def find_checkpoint(out):
     for number in reversed(found):
         folder = Path(out, "checkpoints", str(number))
         if is_whole(folder):
-            # weights_only: this format could hold a program; with it, only numbers are read.
-            state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+            state = read_state(folder)
             return state | {"number": number, "weights": folder / "weights.safetensors"}
         print(f"checkpoint {number} in {folder.parent} is damaged; trying the one before it")
     if found:
@@ -289,7 +301,7 @@ def main():
         if not is_whole(folder):
             print(f"checkpoint {number}: {size:,.0f} MB, damaged")
             continue
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        state = read_state(folder)
         position = state["position"]
         print(
             f"checkpoint {number}: {size:,.0f} MB, whole; step {position['step']} in epoch "

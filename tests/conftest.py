@@ -26,6 +26,7 @@ from transformers import (
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from errors import run_command
 from plan import parse_arguments
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -104,11 +105,11 @@ def make_examples_of_lengths(lengths, classes=2):
     ]
 
 
-def run_script(*words, cwd=PROJECT, **options):
+def run_script(*words, cwd=PROJECT, module=None, **options):
     """Run one of the project's files as a user would. Returns returncode, stdout and stderr.
 
     In this process, because importing torch anew takes seconds; with options (input, env, ...) in a
-    process of its own.
+    process of its own. module: the file as it has been imported, and perhaps altered by a test.
     """
     words = [str(word) for word in words]
     if options:
@@ -121,6 +122,8 @@ def run_script(*words, cwd=PROJECT, **options):
         sys.argv = words
         os.chdir(cwd)
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            if module:
+                run_command(module.main)
             runpy.run_path(str(PROJECT / words[0]), run_name="__main__")
     except SystemExit as stopped:
         code = stopped.code or 0
@@ -130,6 +133,17 @@ def run_script(*words, cwd=PROJECT, **options):
     return types.SimpleNamespace(
         returncode=code, stdout=output.getvalue(), stderr=errors.getvalue()
     )
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory, tokenizer):
+    """A folder with an untrained encoder, "encoder", and 60 short reviews, "good.csv"."""
+    root = tmp_path_factory.mktemp("workplace")
+    make_model().distilbert.save_pretrained(root / "encoder")
+    tokenizer.save_pretrained(root / "encoder")
+    rows = [f"{'good' if i % 2 else 'bad'} film {'. ' * (i % 7)}{i},{i % 2}" for i in range(60)]
+    (root / "good.csv").write_text("\n".join(["text,label", *rows]))
+    return root
 
 
 @pytest.fixture(scope="session")

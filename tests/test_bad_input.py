@@ -66,10 +66,14 @@ def place(tmp_path_factory, tokenizer):
     (root / "nothing").mkdir()
     (root / "theirs").mkdir()
     (root / "theirs" / "README.md").write_text("my notes")
-    for name in ("theirs2", "x-stopped"):
-        (root / name).mkdir()
+    for name in ("theirs2", "theirs3/checkpoints", "begun/checkpoints", "torn/checkpoints", "led"):
+        (root / name).mkdir(parents=True)
     (root / "theirs2" / "run.json").write_text('{"mine": 1}')
-    (root / "x-stopped" / "README.md").write_text("my notes")
+    (root / "theirs3" / "checkpoints" / "best.pt").write_text("mine")
+    begun = {"model": "encoder", "data": "good.csv", "epochs": 1, "max_length": 20, "out": "begun"}
+    (root / "begun" / "checkpoints" / "arguments.json").write_text(json.dumps(begun))
+    (root / "torn" / "checkpoints" / "arguments.json").write_text('{"model": "enc')
+    (root / "led" / "history.jsonl").symlink_to(root / "good.csv")
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
@@ -105,13 +109,13 @@ def trained(place, monkeypatch, capsys):
     return place / "model"
 
 
-TRAIN = "--model encoder --max-length 20 --data "
+TRAIN = "--overwrite --model encoder --max-length 20 --data "
 BAD = [
     ("finetune", TRAIN + "missing.csv", "no such file"),
     ("finetune", TRAIN + "./missing", "no such file"),
     ("finetune", TRAIN + "no/such-data-set", "no answer from"),
-    ("finetune", "--model no/such-model --data good.csv", "no answer from"),
-    ("finetune", "--model nothing --data good.csv", "holds no model"),
+    ("finetune", "--overwrite --model no/such-model --data good.csv", "no answer from"),
+    ("finetune", "--overwrite --model nothing --data good.csv", "holds no model"),
     ("finetune", TRAIN + "empty.csv", "empty.csv is empty"),
     ("finetune", TRAIN + "header.csv", "no rows"),
     ("finetune", TRAIN + "latin1.csv", "not UTF-8"),
@@ -159,9 +163,25 @@ BAD = [
     ("finetune", TRAIN + "good.csv --out encoder", "read from"),
     ("finetune", TRAIN + "good.csv --out theirs", "README.md that is not ours"),
     ("finetune", TRAIN + "good.csv --out theirs2", "run.json that is not ours"),
-    ("finetune", TRAIN + "good.csv --out x", "x-stopped: has a README.md that is not ours"),
+    ("finetune", TRAIN + "good.csv --out theirs3", "checkpoints that is not ours"),
+    ("finetune", TRAIN + "good.csv --out led", "history.jsonl is a link"),
+    ("finetune", "--model encoder --data good.csv", "finished model.*add --overwrite"),
+    ("finetune", "--model encoder --data good.csv --out begun", "not done.*--resume begun"),
+    ("finetune", TRAIN + "good.csv --save-every -1", "--save-every -1"),
+    ("finetune", TRAIN + "good.csv --save-every nan", "--save-every nan"),
+    ("finetune", "--resume nowhere", "no run has begun"),
+    ("finetune", "--resume nothing", "no run has begun"),
+    ("finetune", "--resume ''", "no run has begun"),
+    ("finetune", "--resume torn", "arguments.json is damaged"),
+    ("finetune", "--resume begun --overwrite", "not both"),
+    ("finetune", "--resume begun --epochs 7", "--epochs was 1 and would be 7"),
+    ("finetune", "--resume begun --data tiny.csv", "--data was .*good.csv and would be tiny.csv"),
     ("finetune", TRAIN + "good.csv --seed -1", "--seed -1"),
-    ("finetune", TRAIN + "good.csv --lr 1e30 --epochs 1 --batch-size 100", "tenth of this --lr"),
+    (
+        "finetune",
+        TRAIN + "good.csv --lr 1e30 --epochs 1 --batch-size 100 --out x",
+        "tenth of this --lr",
+    ),
     ("finetune", TRAIN + "openquote.csv", "line .*: not readable as CSV"),
     ("finetune", TRAIN + "twolabels.csv", "two columns named 'label'"),
     ("finetune", TRAIN + "nested.jsonl", "row 2: .* is no text, but list"),
@@ -222,7 +242,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(
         return {
             path: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(place.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not path.name.startswith(".") and place / "x" not in path.parents
         }
 
     before = fingerprints()

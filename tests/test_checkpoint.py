@@ -14,7 +14,6 @@ from checkpoint import (
     check_tokenizer,
     describe_run,
     load_model,
-    prepare_folder,
     read_run,
     save_model,
     with_cleaning,
@@ -22,6 +21,7 @@ from checkpoint import (
 from dataset import clean, encode, make_collate, make_examples
 from errors import UserError
 from evaluate import predict_logits
+from folder import prepare_folder
 from model import load_tokenizer
 from predict import make_classifier
 

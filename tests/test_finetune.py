@@ -14,7 +14,8 @@ from transformers import (
 
 from dataset import make_batches, make_collate
 from errors import UserError
-from finetune import check_finite, is_better, train
+from finetune import train
+from history import best_epoch, check_finite
 from model import parameter_parts
 from optimizer import count_steps, decay_groups, rate_factor
 
@@ -23,7 +24,8 @@ CPU = torch.device("cpu")
 
 def run(model, examples, args, precision="fp32"):
     """Train to the end; return the records of the epochs."""
-    return list(train(model, examples, make_collate(0), args, CPU, precision))
+    records = train(model, examples, make_collate(0), args, CPU, precision)
+    return [record["epoch"] for record in records if record["epoch"]]
 
 
 # ------------------------------------------------------------------------------ accumulation
@@ -189,7 +191,8 @@ def test_head_epochs_and_train_layers_move_exactly_their_tensors(
     model = make_model()
     parts, before = dict(parameter_parts(model)), copy.deepcopy(model.state_dict())
     examples = make_examples_of_lengths([8] * 16)
-    for number, _ in enumerate(train(model, examples, make_collate(0), args, CPU, "fp32")):
+    records = train(model, examples, make_collate(0), args, CPU, "fp32")
+    for number, _ in enumerate(record for record in records if record["epoch"]):
         after = copy.deepcopy(model.state_dict())
         moved = {parts[name] for name in parts if not torch.equal(before[name], after[name])}
         assert moved == moving[number]
@@ -227,12 +230,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run(arguments):
 # ------------------------------------------------------------------------------ the choice
 def test_the_epoch_to_keep_is_chosen_by_the_figure_that_was_asked_for():
     """Loss can rise while accuracy rises: which one decides must be the reader's choice."""
-    first = {"accuracy": 0.80, "macro_f1": 0.70, "loss": 0.4}
-    second = {"accuracy": 0.85, "macro_f1": 0.70, "loss": 0.5}
-    assert is_better(first, None, "accuracy")
-    assert is_better(second, first, "accuracy")
-    assert not is_better(second, first, "loss")
-    assert not is_better(second, first, "f1"), "of equals the earlier stays"
+    first = {"validation": {"accuracy": 0.80, "macro_f1": 0.70, "loss": 0.4}}
+    second = {"validation": {"accuracy": 0.85, "macro_f1": 0.70, "loss": 0.5}}
+    assert best_epoch([first], "accuracy") == 0
+    assert best_epoch([first, second], "accuracy") == 1
+    assert best_epoch([first, second], "loss") == 0
+    assert best_epoch([first, second], "f1") == 0, "of equals the earlier stays"
 
 
 def test_windows_are_counted_with_their_short_ends():

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import parallel
 from dataset import make_collate
 from evaluate import predict_logits
+from history import read_history
 
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
 # share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
@@ -33,7 +34,7 @@ def torchrun(processes, *words, **options):
 def result(folder):
     """What a run left: its weights, and the loss of every step."""
     run = json.loads((folder / "run.json").read_text())
-    losses = [loss for record in run["history"] for loss in record["step_losses"]]
+    losses = [step["loss"] for step in read_history(folder)[0]]
     return load_file(folder / "model.safetensors"), torch.tensor(losses), run
 
 

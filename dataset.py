@@ -13,11 +13,13 @@ Shapes    in all chapters: B reviews in a batch, T tokens in its longest review,
 
 import random
 import re
+import unicodedata
+
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, make_parser, run_command
 
 import torch
 from tqdm import tqdm
-
-from errors import UserError, make_parser, run_command
 
 TRUNCATIONS = ("head", "tail", "head+tail")
 LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; checkpoint.py saves it with the tokenizer
@@ -34,7 +36,10 @@ def clean(text):
     """
     # Half an emoji (a lone surrogate, from a cut string) is no character, and stops the tokenizer.
     text = text.encode("utf-8", errors="replace").decode("utf-8")
-    return " ".join(re.sub(LINE_BREAK, " ", text).split())
+    text = " ".join(re.sub(LINE_BREAK, " ", text).split())
+    # Categories C and Z of Unicode: control characters, zero-width joiners, spaces of all kinds. A
+    # text of nothing else is empty, however long it is.
+    return "" if all(unicodedata.category(sign)[0] in "CZ" for sign in text) else text
 
 
 # ------------------------------------------------------------------------------ 2. tokens and ids

@@ -14,6 +14,17 @@ import time
 from contextlib import contextmanager
 
 
+def unhandled(kind, error, trace, page=sys.excepthook):
+    """What Python calls last. Ctrl-C while torch is imported, which takes seconds, is no news."""
+    if kind is KeyboardInterrupt:
+        print("stopped with Ctrl-C", file=sys.stderr)
+    else:
+        page(kind, error, trace)
+
+
+sys.excepthook = unhandled  # the other files import this one before torch
+
+
 class UserError(Exception):
     """Something the user can mend: its message says what is wrong, where, and what to do."""
 

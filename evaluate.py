@@ -18,6 +18,9 @@ import os
 from pathlib import Path
 from statistics import NormalDist
 
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, make_parser, out_of_memory, run_command
+
 import torch
 from torch.nn import functional
 from tqdm import tqdm
@@ -26,7 +29,6 @@ import parallel
 from attention import choose_attention
 from checkpoint import load_model, read_run
 from dataset import encode, make_collate, make_examples
-from errors import UserError, make_parser, out_of_memory, run_command
 from model import autocast, choose_hardware
 from sources import connect_to_hub, load_table
 from splits import draw, load_splits, take, usable_rows

@@ -18,6 +18,9 @@ import signal
 import sys
 import time
 
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, out_of_memory, run_command
+
 import torch
 from torch.nn import functional
 from tqdm import tqdm
@@ -28,7 +31,6 @@ import parallel
 from attention import choose_attention
 from checkpoint import check_tokenizer, describe_run, load_model, save_model, write_run
 from dataset import encode, make_batches, make_collate, make_examples
-from errors import UserError, out_of_memory, run_command
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
 from history import add_epoch, add_history, epoch_line, print_epoch, step_lines, write_history

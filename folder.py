@@ -84,28 +84,37 @@ def prepare_folder(folder, spare=()):
 
 
 @contextlib.contextmanager
-def claim(folder):
-    """Inside this `with`, no other process writes to `folder`. Raises UserError if one does.
+def only_writer(lock_file, what):
+    """Inside this `with`, no other process has the same lock. Raises UserError if one does: `what`.
 
-    The lock is the operating system's, which frees it when the process ends, however it ends.
+    It is the operating system's, which frees it when the process ends, however it ends.
     """
     from filelock import FileLock, Timeout  # torch itself brings this package
 
-    checkpoints = Path(folder, "checkpoints")
-    checkpoints.mkdir(exist_ok=True)
-    lock = FileLock(checkpoints / ".lock")
+    lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(
-            f"--out {folder}: another run is writing to it; wait for it, or choose another folder"
-        ) from error
+        raise UserError(f"{what}: another run is writing to it; wait, or choose another") from error
     try:
         yield
     finally:
-        if not is_begun(folder):  # the run is done, or failed before it had begun
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Windows keeps it while somebody looks at it
+            Path(lock_file).unlink()
         lock.release()
+
+
+@contextlib.contextmanager
+def claim(folder):
+    """Inside this `with`, no other run writes to `folder`. Raises UserError if one does."""
+    checkpoints = Path(folder, "checkpoints")
+    checkpoints.mkdir(exist_ok=True)
+    with only_writer(checkpoints / ".lock", f"--out {folder}"):
+        try:
+            yield
+        finally:
+            if not is_begun(folder):  # the run is done, or failed before it had begun
+                shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def check_free(folder):

@@ -15,10 +15,12 @@ Expect    your sentence on its way through the model: each stage with the shape 
 import os
 import platform
 
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, make_parser, run_command
+
 import torch
 from torch import nn
 
-from errors import UserError, make_parser, run_command
 from sources import connect_to_hub, hub_error
 
 # The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.

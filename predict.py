@@ -11,19 +11,18 @@ Expect    label, probability and text; with --json one object a line, for progra
 
 import json
 import sys
-from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, make_parser, out_of_memory, run_command
 
 import parallel
 from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
-from errors import UserError, make_parser, out_of_memory, run_command
-from evaluate import check_target, predict_logits, save_predictions
+from evaluate import check_target, predict_logits
 from model import choose_hardware
-from sources import check_columns, label_index, read_rows
+from rows import count_rows, file_digest, predict_chunks, write_predictions
 
 
 def make_classifier(folder, device, precision="fp32", batch_size=None):
@@ -52,10 +51,12 @@ def make_classifier(folder, device, precision="fp32", batch_size=None):
     return classify, run
 
 
-def show(text, label, score, as_json):
+def show(text, label, score, as_json, error=""):
     """Print one answer; flushed, so that a program that reads along does not wait for the next."""
     if as_json:
-        print(json.dumps({"text": text, "label": label, "score": score}), flush=True)
+        answer = {"label": None, "score": None, "error": error}
+        answer = answer if error else {"label": label, "score": score}
+        print(json.dumps({"text": text} | answer), flush=True)
     else:
         print(f"{label or '(no text)':10} {score or 0:.3f}  {clean(text)}", flush=True)
 
@@ -67,47 +68,38 @@ def check_texts(texts):
             raise UserError(f"text {number} of {len(texts)} is empty: give it some words")
 
 
-def predict_file(path, wanted, label_column, names, classify, chunk_size=1024):
-    """Yield (text, label, predicted, score) for every row of a file, in order, a chunk at a time.
+def answer_file(args, run, classify, precision):
+    """predict.py --file: to a CSV file, or to the terminal. Returns an exit code or None."""
+    arguments, names = run["arguments"], run["labels"]
+    text_column = args.text_column or arguments["text_column"]
+    label_column = args.label_column or arguments["label_column"]
+    wanted = {text_column: "--text-column"}
+    if args.label_column:  # typed, so it has to be there
+        wanted[label_column] = "--label-column"
+    count = count_rows(args.file, wanted)
 
-    wanted: {column: the option that names it}, the columns that have to be there, texts first.
-    A chunk is long enough to be sorted by length inside, and short enough for any memory. A row
-    without text keeps its place, with predicted and score left empty.
-    """
-    # The first pass only reads: it finds a broken line before an hour of work, not after.
-    count = 0
-    for count, row in enumerate(read_rows(path), start=1):
-        if count == 1:
-            check_columns(row, wanted, path)
-    if count == 0:
-        raise UserError(f"{path} has column names but no rows")
+    def chunks(skip):
+        return predict_chunks(args.file, text_column, label_column, names, classify, skip)
 
-    text_column, rows, empty = next(iter(wanted)), read_rows(path), 0
-    with tqdm(total=count, desc=Path(path).name, unit=" rows") as bar:
-        while chunk := list(islice(rows, chunk_size)):
-            texts = [row.get(text_column) for row in chunk]
-            texts = [text if isinstance(text, str) else "" for text in texts]
-            usable = [i for i, text in enumerate(texts) if clean(text)]
-            answers = dict(zip(usable, classify([texts[i] for i in usable]) if usable else []))
-            for i, row in enumerate(chunk):
-                label, score = answers.get(i, ("", None))
-                yield texts[i], known_label(row.get(label_column), names), label, score
-            empty += len(chunk) - len(usable)
-            bar.update(len(chunk))
-    if empty:
-        print(
-            f"{empty:,} of {count:,} rows have no text (empty, or no string), so no prediction",
-            file=sys.stderr,
-        )
-
-
-def known_label(value, names):
-    """A row's own label under the model's name for it; as it stands where the model has none."""
+    if args.out is None:
+        for chunk in chunks(0):
+            for text, _, label, score, error in chunk:
+                show(text, label, score, args.json, error)
+        return None
+    identity = {
+        "the file": file_digest(args.file),
+        "the model": file_digest(Path(args.model, "model.safetensors")),
+        "the options": [text_column, label_column, precision, args.batch_size],
+    }
     try:
-        index = label_index(value, names)
-    except UserError:
-        return value
-    return "" if index is None else names[index]
+        rows, errors = write_predictions(args.out, count, chunks, identity, args.resume)
+    except KeyboardInterrupt:
+        print("\nstopped. To go on: the same command, with --resume", file=sys.stderr)
+        return 130
+    print(f"{rows - errors.total():,} of {rows:,} rows predicted, in {args.out}")
+    for error, number in errors.items():
+        print(f"{number:,} rows have an error instead: {error}", file=sys.stderr)
+    return None
 
 
 def typed_lines():
@@ -137,7 +129,10 @@ def main():
         "--file", help="a .csv, .tsv, .jsonl or .parquet file with a column of texts"
     )
     parser.add_argument(
-        "--out", help="with --file: where to write text,label,predicted,score as CSV"
+        "--out", help="with --file: where to write text,label,predicted,score,error as CSV"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="with --out: go on where a stopped run has come to"
     )
     parser.add_argument("--text-column", help="column of the texts (default: as in training)")
     parser.add_argument(
@@ -161,6 +156,12 @@ def main():
         raise UserError("texts on the command line or --file, not both")
     if args.out is not None and not args.file:
         raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
+    if args.resume:
+        if args.out is None:
+            raise UserError("--resume goes with --file and --out")
+        if Path(args.out).exists() and not Path(f"{args.out}.unfinished").exists():
+            print(f"{args.out} is done: there is nothing left to go on with")
+            return None
     if args.out is not None:
         check_target(args.out, args.file, args.model)
     check_texts(args.texts)
@@ -174,29 +175,17 @@ def main():
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
 
     if args.file:
-        wanted = {args.text_column or arguments["text_column"]: "--text-column"}
-        if args.label_column:  # typed, so it has to be there
-            wanted[args.label_column] = "--label-column"
-        label_column = args.label_column or arguments["label_column"]
-        answers = predict_file(args.file, wanted, label_column, run["labels"], classify)
-        # With torchrun, one process writes. The others walk through the rows all the same, because
-        # their share of each chunk is needed, and what they print goes nowhere.
-        if args.out and parallel.rank() == 0:
-            save_predictions(args.out, answers)
-            print(f"predictions are in {args.out}")
-        else:
-            for text, _, label, score in answers:
-                show(text, label, score, args.json)
-        return
+        return answer_file(args, run, classify, precision)
     if args.texts:
         for text, (label, score) in zip(args.texts, classify(args.texts)):
             show(text, label, score, args.json)
-        return
+        return None
     text = None
     for text in typed_lines():
         show(text, *classify([text])[0], args.json)
     if text is None and not (sys.stdin and sys.stdin.isatty()):
         raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')
+    return None
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ def read_csv(path):
     # name. newline="": a quoted text may contain line ends, which are for the csv module to read.
     with open(path, encoding="utf-8-sig", newline="") as file:
         first_line = file.readline()
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first_line.count)
+        # Separators inside of quotes do not count.
+        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
         file.seek(0)
         # strict: else a quote that is never closed swallows the rest of the file in silence.
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)

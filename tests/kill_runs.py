@@ -35,7 +35,7 @@ _ = transformers.DistilBertForSequenceClassification, transformers.DistilBertFor
 # Dropout, accumulation with a short last window, head first, three epochs; a checkpoint at each
 # look, which is every ten steps.
 WORDS = (
-    "finetune.py --demo --subset 400 --epochs 3 --batch-size 8 --accumulate 3 --head-epochs 1 "
+    "finetune.py --demo --subset 300 --epochs 3 --batch-size 8 --accumulate 3 --head-epochs 1 "
     "--attention-dropout 0.1 --save-every 0"
 ).split()
 

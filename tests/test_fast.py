@@ -15,9 +15,9 @@ import cost
 from attention import attention_by_hand, choose_attention
 from checkpoint import save_model
 from dataset import make_collate
-from evaluate import predict_logits, save_predictions
+from evaluate import predict_logits
 from model import set_dropout, set_trainable
-from predict import predict_file
+from rows import count_rows, predict_chunks, write_predictions
 
 CPU = torch.device("cpu")
 
@@ -113,14 +113,11 @@ def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
         path = tmp_path / f"{rows}.csv"
         path.write_text("text,label\n" + "a good film indeed,positive\n" * rows)
         tracemalloc.start()
-        answers = predict_file(
-            path,
-            {"text": "--text-column"},
-            "label",
-            ["a", "b"],
-            lambda texts: [("a", 0.5)] * len(texts),
+        count_rows(path, {"text": "--text-column"})
+        ask = (path, "text", "label", ["a", "b"], lambda texts: [("a", 0.5)] * len(texts))
+        write_predictions(
+            tmp_path / "out.csv", rows, lambda skip, ask=ask: predict_chunks(*ask, skip), {}
         )
-        save_predictions(tmp_path / "out.csv", answers)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len((tmp_path / "out.csv").read_text().splitlines()) == rows + 1

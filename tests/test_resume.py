@@ -79,14 +79,21 @@ def undisturbed(workplace):
     return outcome(workplace / "whole")
 
 
-@pytest.fixture
-def stopped(place, monkeypatch, tmp_path):
-    """The folder of a run that was stopped in step 17 of 24; its checkpoints are of 16 and 17."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped_once(workplace):
+    """A run that was stopped in step 17 of 24; its checkpoints are of 16 and 17."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.LOOK_EVERY", 3)
         at_step(patch, 17, interrupt())
-        done = run(place, *WORDS, "--out", tmp_path / "stopped")
+        done = run(workplace, *WORDS, "--out", "stopped")
     assert done.returncode == 130 and "--resume" in done.stderr, done.stderr
-    return tmp_path / "stopped"
+    return workplace / "stopped"
+
+
+@pytest.fixture
+def stopped(place, stopped_once, tmp_path):
+    """A copy of its folder."""
+    return shutil.copytree(stopped_once, tmp_path / "stopped")
 
 
 # ------------------------------------------------------------------------------ exactly

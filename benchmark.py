@@ -42,7 +42,7 @@ from model import (
     load_tokenizer,
 )
 from plan import parse_arguments
-from sources import connect_to_hub
+from hub import connect_to_hub
 from splits import draw, load_splits, take
 
 RESULTS = Path(__file__).resolve().parent / "results"

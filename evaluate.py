@@ -29,8 +29,9 @@ import parallel
 from attention import choose_attention
 from checkpoint import load_model, read_run
 from dataset import encode, make_collate, make_examples
+from hub import connect_to_hub
 from model import autocast, choose_hardware
-from sources import connect_to_hub, load_table
+from sources import load_table
 from splits import draw, load_splits, take, usable_rows
 
 

@@ -34,6 +34,7 @@ from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
 from history import add_epoch, add_history, epoch_line, print_epoch, step_lines, write_history
+from hub import connect_to_hub
 from model import (
     autocast,
     choose_hardware,
@@ -55,7 +56,6 @@ from resume import (
     what_matters,
     whole_steps,
 )
-from sources import connect_to_hub
 from splits import load_splits, require_all_classes
 
 LOOK_EVERY = 10  # steps between two looks at the loss

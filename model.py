@@ -21,7 +21,7 @@ from errors import UserError, make_parser, run_command
 import torch
 from torch import nn
 
-from sources import connect_to_hub, hub_error
+from hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
 
 # The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -118,12 +118,13 @@ def load_tokenizer(name):
 
     Raises UserError where there is none, or one that cannot pad.
     """
-    connect_to_hub(name)
-    from transformers import AutoTokenizer
-
     try:
+        fetch_model(name, TOKENIZER_FILES)
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(
             name,
+            local_files_only=True,  # fetch_model() has brought them, if there was a way
             trust_remote_code=False,  # nothing that comes from the hub is run as a program
             split_special_tokens=True,  # "[SEP]" in a review is text, and does not end the review
             # Not token_type_ids: they tell the first of two texts from the second, we have one.
@@ -149,13 +150,13 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     through pre_classifier [B, 768], ReLU, dropout and classifier [B, C]. Only a checkpoint that
     already judges the same classes keeps its head: training then goes on where it ended.
     """
-    connect_to_hub(name)
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
+        config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         old_names = list(config.id2label.values())
         label_names = label_names or old_names
         config.id2label = dict(enumerate(label_names))  # their number is num_labels
@@ -165,6 +166,7 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
             config=config,
+            local_files_only=True,
             dtype=torch.float32,  # else the checkpoint's; Adam's small updates vanish in 16 bits
             use_safetensors=True,  # the other format, pickle, can run code when it is opened
             trust_remote_code=False,

@@ -1,8 +1,7 @@
 """Appendix A: where the texts come from, and what can go wrong on the way.
 
-Teaches   nothing about neural networks, and everything that happens before: finding the hub or
-          doing without it, reading a file of one's own, naming its labels, and saying in one line
-          what is wrong with it.
+Teaches   nothing about neural networks, and everything that happens before: reading a file of
+          one's own, naming its labels, and saying in one line what is wrong with it.
 Order     after the six chapters, or when a file of yours is refused.
 Run       python sources.py reviews.csv         what a file, folder or hub data set holds
           python sources.py stanfordnlp/imdb
@@ -10,84 +9,18 @@ Expect    a line for each split with its number of rows, the label names, and tw
 """
 
 import csv
-import functools
 import json
 import math
-import os
-import threading
-import urllib.error
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
 from errors import UserError, make_parser, run_command
+from hub import connect_to_hub, hub_error, patiently
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 # Names that data sets abbreviate, written out, because they are shown in every output.
 FULL_NAMES = {"neg": "negative", "pos": "positive"}
-
-
-# ------------------------------------------------------------------------------ the hub, or not
-def connect_to_hub(*names):
-    """Ask whether the hub answers; if it does not, tell the libraries to use their cache only.
-
-    names: what is about to be loaded; where all of them are local paths, nobody is asked.
-    Call it before transformers or datasets is imported: both read HF_HUB_OFFLINE while they are
-    imported, and setting it later does nothing. That is why those imports stand inside functions.
-    """
-    if not all(Path(name).exists() for name in names) and not hub_answers():
-        os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-@functools.cache  # asked once in a run
-def hub_answers(patience=4):
-    """Whether the hub answers within `patience` seconds. The libraries would try for 48 s."""
-    if is_offline():
-        return False
-    answers = []
-
-    def ask():
-        try:
-            request = urllib.request.Request(hub_address(), method="HEAD")
-            answers.append(urllib.request.urlopen(request, timeout=patience).status)
-        except urllib.error.HTTPError as error:
-            answers.append(error.code)  # "not found" is an answer too; "unavailable" (5xx) is none
-        except (OSError, ValueError):
-            pass
-
-    # In a thread, because looking up a name knows no time limit and can hang for half a minute.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(patience)
-    return bool(answers) and answers[0] < 500
-
-
-def is_offline():
-    """Whether the libraries do without the hub: by the user's wish, or because it is silent."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def hub_address():
-    """Where the hub is: HF_ENDPOINT names another one, a company's mirror for example."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-
-
-def hub_error(kind, name, error):
-    """The UserError for a model or data set (`kind`) that could not be loaded, for any cause."""
-    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    if Path(name).exists():
-        return UserError(f"{name}: holds no {kind} that can be loaded {reason}")
-    if is_offline():
-        return UserError(
-            f"no answer from {hub_address()}, and the {kind} {name!r} is not in the local cache: "
-            "either rehearse without network (python finetune.py --demo), or give local paths to "
-            "--model and --data"
-        )
-    return UserError(
-        f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable "
-        f"{kind} on the hub; check the spelling, or try again {reason}"
-    )
 
 
 # ------------------------------------------------------------------------------ rows of a file
@@ -247,7 +180,7 @@ def load_hub_dataset(data, text_column, label_column):
 
     name, _, configuration = data.partition(":")
     try:
-        found = datasets.load_dataset(name, configuration or None)
+        found = patiently(lambda: datasets.load_dataset(name, configuration or None))
     except Exception as error:  # the library raises some ten types here, from OSError to its own
         raise hub_error("data set", data, error) from error
 

@@ -83,34 +83,44 @@ def fetch_model(name, kinds):
         return
     import huggingface_hub
 
-    files = []
+    files = {}
     if not is_offline():
         try:
-            files = [
-                file.rfilename
-                for file in patiently(lambda: huggingface_hub.model_info(name)).siblings
-            ]
+            about = patiently(lambda: huggingface_hub.model_info(name, files_metadata=True))
+            files = {file.rfilename: file.size for file in about.siblings}
         except Exception as error:
             if not is_passing(error) or not is_cached(name):
                 raise
             print(f"{hub_address()} fails; the local cache has to do", file=sys.stderr)
-    # config.json comes last, so it tells of a whole tokenizer, also after a download that broke.
-    for file in sorted(files, key=lambda file: file == "config.json"):
-        if "/" not in file and any(fnmatch.fnmatch(file, kind) for kind in kinds):
-            patiently(functools.partial(huggingface_hub.hf_hub_download, name, file))
+    # The library's bar moves when a piece of 10 MB is there: on a slow line, once in minutes.
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
+    # Weights last; config.json after all of a tokenizer, of which it tells also after a download
+    # that broke off.
+    wanted = [file for file in files if any(fnmatch.fnmatch(file, kind) for kind in kinds)]
+    wanted = [file for file in wanted if "/" not in file]
+    wanted.sort(key=lambda file: (file.endswith("safetensors"), file == "config.json"))
+    for file in wanted:
+        if file.endswith("safetensors") and not is_there(name, file):
+            size = f", {files[file] / 1e6:,.0f} MB" if files[file] else ""
+            print(f"fetching {file} of {name}{size}, this once", file=sys.stderr)
+        patiently(functools.partial(huggingface_hub.hf_hub_download, name, file))
     if not is_cached(name):
         raise FileNotFoundError(f"the local cache has no whole tokenizer of {name}")
 
 
 def is_cached(name):
     """Whether the local cache holds a model's config.json and a vocabulary."""
-    from huggingface_hub import try_to_load_from_cache
+    kinds = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+    config = is_there(name, "config.json")
+    return bool(config) and any(any(Path(config).parent.glob(kind)) for kind in kinds)
 
-    vocabularies = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-    found = try_to_load_from_cache(name, "config.json")
-    return isinstance(found, str) and any(
-        any(Path(found).parent.glob(kind)) for kind in vocabularies
-    )
+
+def is_there(name, file):
+    """The path of a model's file in the local cache, or None."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(name, file)
+    return found if isinstance(found, str) else None
 
 
 def patiently(load, pauses=(1, 2, 4, 8), patience=30):
@@ -166,7 +176,7 @@ def hub_error(kind, name, error):
     if is_passing(error):
         return UserError(
             f"{hub_address()} failed while it sent the {kind} {name!r}, and the local cache lacks "
-            f"some of it: try again later, what has arrived is kept ({reason_of(error)})"
+            f"some of it: try again later, files that arrived whole are kept ({reason_of(error)})"
         )
     return UserError(
         f"the {kind} {name!r} could not be loaded: it is neither a local path nor a readable "
@@ -182,9 +192,7 @@ def main():
     print(f"{hub_address()}: {'no answer, or not asked' if is_offline() else 'answers'}")
     try:
         fetch_model(name, TOKENIZER_FILES)
-        import huggingface_hub
-
-        print(huggingface_hub.snapshot_download(name, local_files_only=True))
+        print(Path(is_there(name, "config.json") or name).parent)
     except Exception as error:
         raise hub_error("model", name, error) from error
 

@@ -82,6 +82,7 @@ def fetch_model(name, kinds):
     if Path(name).exists():
         return
     import huggingface_hub
+    from huggingface_hub import constants
 
     files = {}
     if not is_offline():
@@ -93,7 +94,7 @@ def fetch_model(name, kinds):
                 raise
             print(f"{hub_address()} fails; the local cache has to do", file=sys.stderr)
     # The library's bar moves when a piece of 10 MB is there: on a slow line, once in minutes.
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
     # Weights last; config.json after all of a tokenizer, of which it tells also after a download
     # that broke off.
     wanted = [file for file in files if any(fnmatch.fnmatch(file, kind) for kind in kinds)]

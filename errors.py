@@ -33,7 +33,7 @@ def run_command(main):
     """Run a file's `main()` and turn what stops it into an exit code and one line.
 
     Exit codes: 0 done; 1 the output was closed, or another process of torchrun's was lost; 2 the
-    user can mend it; 130 stopped with Ctrl-C.
+    user can mend it; 130 stopped with Ctrl-C; 143 stopped with SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
@@ -58,7 +58,7 @@ def run_command(main):
         if "gloo" in str(error) or type(error).__name__ == "DistBackendError":
             print(
                 "error: another process of this run has ended, see above or on its machine; "
-                "start the run again",
+                "start the run again, finetune.py and predict.py --file with --resume",
                 file=errors,
             )
             sys.exit(1)

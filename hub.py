@@ -137,7 +137,8 @@ def patiently(load, pauses=(1, 2, 4, 8), patience=30):
         try:
             return load()
         except Exception as error:
-            if not pause or time.monotonic() - began > patience or not is_passing(error):
+            late = not pause or time.monotonic() - began > patience
+            if late or is_offline() or not is_passing(error):
                 raise
             print(f"the hub failed ({reason_of(error)}); again in {pause} s", file=sys.stderr)
             time.sleep(pause)

@@ -59,7 +59,7 @@ def another_ended(number, frame):
     """torchrun sends SIGTERM to all that are left when one process has ended too early."""
     raise UserError(
         "another process of this run has ended (torchrun says below which one, and why), so this "
-        "one ends too: start the same command again"
+        "one ends too: start it again, finetune.py and predict.py --file with --resume"
     )
 
 

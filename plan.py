@@ -302,6 +302,13 @@ def print_plan(args, run, model, groups, steps, full_lengths):
     for note in run["notes"]:
         print(f"{'':10} {note}")
 
+    n = splits["validation"]["reviews"]
+    if n < 100:
+        print(
+            f"{'':10} warning: {n} validation reviews are few: one of them is {1 / n:.1%} of the "
+            "accuracy, so which epoch is best, and is kept, is much a matter of luck"
+        )
+
     reviews_cut, tokens_cut = cut_shares(full_lengths, args.max_length)
     print(
         f"length     {args.max_length} tokens, {args.truncation}: cuts {reviews_cut:.1%} of the "

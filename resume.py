@@ -73,7 +73,7 @@ def put_back(state, optimizer, scaler, device):
     scaler.load_state_dict(state["scaler"])
     generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
     for generator, states in zip(generators, state["random"]):
-        generator.set_rng_state(states[parallel.rank()])
+        generator.set_rng_state(states[parallel.rank()].clone())  # a tensor of its own
     return copy.deepcopy(state["position"])
 
 

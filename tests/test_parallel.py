@@ -16,6 +16,7 @@ import parallel
 from dataset import make_collate
 from evaluate import predict_logits
 from history import read_history
+from resume import put_back, take_state
 
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
 # share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
@@ -104,6 +105,24 @@ def test_without_torchrun_nothing_is_shared():
     assert parallel.share([1, 2, 3]) == [1, 2, 3]
     assert parallel.wrap(model) is model
     assert torch.equal(parallel.add_up(torch.ones(2)), torch.ones(2))
+
+
+def test_every_process_gets_its_own_random_numbers_back(monkeypatch):
+    """A resumed run of several processes drops what each of them would have dropped."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
+    scaler, cpu = torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu")
+    states, expected = [], []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        torch.manual_seed(rank)
+        states.append(take_state({}, optimizer, scaler, cpu))
+        expected.append(torch.rand(4))
+    state = states[0] | {"random": [sum(one["random"][0] for one in states)]}  # as add_up() does
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        put_back(state, optimizer, scaler, cpu)
+        assert torch.equal(torch.rand(4), expected[rank])
 
 
 def test_predict_and_evaluate_share_the_rows_out(rehearsed, tmp_path):

@@ -126,7 +126,7 @@ def test_a_row_that_cannot_be_used_gets_an_error_and_keeps_its_place(tmp_path, r
 
 def test_a_killed_prediction_goes_on(tmp_path, rehearsed):
     """The whole command, with SIGKILL; a million rows are in tests/kill_rows.py."""
-    write(tmp_path / "in.csv", 40_000)
+    write(tmp_path / "in.csv", 12_000)
     words = ["predict.py", "--model", rehearsed[0], "--file", tmp_path / "in.csv", "--out"]
     started = subprocess.Popen(
         [sys.executable, *map(str, words), str(tmp_path / "out.csv")],
@@ -134,16 +134,14 @@ def test_a_killed_prediction_goes_on(tmp_path, rehearsed):
         stderr=subprocess.DEVNULL,
     )
     notes = tmp_path / "out.csv.unfinished.json"
-    while not notes.exists() or json.loads(notes.read_text())["rows"] < 3000:
+    while not notes.exists() or json.loads(notes.read_text())["rows"] < 2000:
         assert started.poll() is None
         time.sleep(0.01)
     started.send_signal(signal.SIGKILL)
     started.wait()
     assert run_script(*words, tmp_path / "out.csv").returncode == 2, "not without --resume"
-    with open(tmp_path / "in.csv") as file:  # the rest may be short: it is the joint that counts
-        assert sum(1 for _ in file) == 40_001
     done = run_script(*words, tmp_path / "out.csv", "--resume")
-    assert done.returncode == 0 and "40,000 of 40,000" in done.stdout, done.stderr
+    assert done.returncode == 0 and "12,000 of 12,000" in done.stdout, done.stderr
     with open(tmp_path / "out.csv", newline="") as file:
         assert [row["text"] for row in csv.DictReader(file)] == [
             row["text"] for row in read_rows(tmp_path / "in.csv")

@@ -31,7 +31,7 @@ import torch
 
 import parallel
 from errors import UserError, make_parser, run_command
-from folder import how_to_go_on, read_arguments
+from folder import how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
 # Two runs may differ in these and still be the same run.
@@ -294,6 +294,9 @@ def main():
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", default="model", help="of a run (default: model)")
     out = parser.parse_args().folder
+    if is_done(out):
+        print(f"{out} is done: there is nothing left to go on with")
+        return
     print(" ".join(["arguments:", *read_arguments(out)]))
     for number in numbers(out):
         folder = Path(out, "checkpoints", str(number))

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import distribution
 
 import pytest
 from conftest import PROJECT, run_script
+from packaging.requirements import Requirement
 from sklearn.metrics import accuracy_score
 
 REVIEWS = PROJECT / "demo_reviews"
@@ -277,6 +279,29 @@ def readme_commands():
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [part for part in parts if "python " in part or part.startswith("torchrun ")]
+
+
+def test_what_the_four_packages_bring_along_is_pinned():
+    """Else the next reader installs other versions, that nobody has run this with."""
+    pinned = {}
+    for name in ("requirements.txt", "constraints.txt"):
+        for line in (PROJECT / name).read_text().splitlines():
+            if "==" in line:
+                package, _, version = line.partition("==")
+                pinned[package] = version
+    todo, found = ["torch", "transformers", "datasets", "tqdm"], {}
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in found or name.startswith(("nvidia", "cuda", "triton")):  # torch pins those
+            continue
+        found[name] = distribution(name)
+        for line in found[name].requires or ():
+            requirement = Requirement(line)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                todo.append(requirement.name)
+    assert len(found) > 40 and set(found) <= set(pinned), set(found) - set(pinned)
+    for name, package in found.items():
+        assert package.version.partition("+")[0] == pinned[name], name
 
 
 def test_every_option_in_the_readme_exists():

@@ -152,6 +152,18 @@ def test_a_run_that_is_stopped_while_it_validates_loses_nothing(
     assert kept["history"] == undisturbed[0]["history"]
 
 
+def test_an_epoch_that_has_been_judged_is_not_judged_again(
+    place, undisturbed, monkeypatch, tmp_path
+):
+    """Killed in the first step after a validation: its epoch must not stand in the history twice."""
+    with monkeypatch.context() as patch:
+        at_step(patch, 9, lambda: sys.exit(3))  # nothing is saved on the way out, as with a kill
+        assert run(place, *WORDS, "--out", tmp_path / "out").returncode == 3
+    done = run(place, "--resume", tmp_path / "out")
+    assert "behind step 8:" in done.stdout and "epoch 1 " not in done.stdout
+    assert outcome(tmp_path / "out") == undisturbed
+
+
 def test_a_second_ctrl_c_stops_in_mid_step_and_saves_no_half_moved_weights(
     place, undisturbed, monkeypatch, tmp_path
 ):

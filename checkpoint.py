@@ -2,7 +2,7 @@
 
 Teaches   what has to be saved so that a model gives the same answer next year, in another program,
           on another machine: weights, tokenizer, and the way texts were prepared.
-Order     after the six chapters.
+Order     after the chapters.
 Run       python checkpoint.py demo        what a saved folder holds
 Expect    the run's arguments, versions and results, as training wrote them.
 

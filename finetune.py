@@ -12,7 +12,6 @@ Expect    a banner of what follows from your arguments, a progress bar for each 
 """
 
 import contextlib
-import operator
 import shlex
 import signal
 import sys
@@ -33,7 +32,15 @@ from checkpoint import check_tokenizer, describe_run, load_model, save_model, wr
 from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
-from history import add_epoch, add_history, epoch_line, print_epoch, step_lines, write_history
+from history import (
+    add_epoch,
+    epoch_figures,
+    epoch_line,
+    print_epoch,
+    step_lines,
+    supervise,
+    write_history,
+)
 from hub import connect_to_hub
 from model import (
     autocast,
@@ -46,7 +53,7 @@ from model import (
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments, print_plan
 from resume import (
-    asked,
+    signals_seen,
     check_same,
     find_checkpoint,
     load_weights,
@@ -54,7 +61,6 @@ from resume import (
     put_back,
     take_state,
     what_matters,
-    whole_steps,
 )
 from splits import load_splits, require_all_classes
 
@@ -66,7 +72,9 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
     A generator: every few steps, and after each epoch, which is one pass over all examples, it
-    yields a record, and whoever called it can log, save, validate, or break off. A micro-batch is
+    yields a record, and whoever called it can log, save, validate, or break off: {"lines": for
+    history.jsonl, "state": to resume from, "epoch": figures of the epoch, or None in the middle of
+    one}. A micro-batch is
     what fits into memory at once; a window is the `accumulate` micro-batches whose gradients are
     added up to one optimizer step. A gradient says, for every weight, in which direction and how
     steeply the loss rises.
@@ -90,30 +98,31 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
     torch.manual_seed(args.seed + parallel.rank())
     # Where the loop stands. "step" counts optimizer steps, never micro-batches; "batch" the epoch's
     # micro-batches; losses and window_sizes are those of the epoch's steps.
-    at = {"epoch": 0, "batch": 0, "step": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
+    position = {"epoch": 0, "batch": 0, "step": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
     if resumed:
-        at = put_back(resumed, optimizer, scaler, device)
+        position = put_back(resumed, optimizer, scaler, device)
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
 
-    for epoch in range(at["epoch"], args.epochs):
+    for epoch in range(position["epoch"], args.epochs):
         # 1. What may move: at first perhaps only the head, so that its random start does not shake
         #    the pretrained layers below it.
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
         first_step, last_step = phase_of(epoch, args, steps_per_epoch)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
-        shared = parallel.wrap(model)  # the model itself, or torchrun's many as one
+        # The model itself, or torchrun's many as one: anew, because it notes what trains.
+        shared = parallel.wrap(model)
         unread, rates = [], []  # of the steps since the last look: losses and norms, learning rates
-        started = time.perf_counter() - at["seconds"]
+        started = time.perf_counter() - position["seconds"]
 
         with tqdm(
             total=len(examples),
-            initial=sum(at["window_sizes"]),
+            initial=sum(position["window_sizes"]),
             desc=f"epoch {epoch + 1}/{args.epochs}",
             unit=" reviews",
             mininterval=0.5,
         ) as bar:
             # 2. A window: up to `accumulate` micro-batches. The last of an epoch may be shorter.
-            for start in range(at["batch"], len(batches), args.accumulate):
+            for start in range(position["batch"], len(batches), args.accumulate):
                 window = batches[start : start + args.accumulate]
                 reviews = sum(len(rows) for rows in window)
                 window_loss = torch.zeros((), device=device)
@@ -123,9 +132,9 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
                     # All processes have to take part in a sum of gradients, also one whose share of
                     # a small batch is empty: it computes a review and counts it 0 times.
                     batch = collate([examples[i] for i in mine or rows[:1]])
-                    shared.require_backward_grad_sync = (
-                        rows is window[-1]
-                    )  # the sum can wait so long
+                    # With torchrun the processes add up their gradients once in a window, in the
+                    # backward pass of its last micro-batch. (Alone, nobody reads this.)
+                    shared.require_backward_grad_sync = rows is window[-1]
                     input_ids = batch["input_ids"].to(device)  # [B, T]
                     attention_mask = batch["attention_mask"].to(device)  # [B, T]
                     labels = batch["labels"].to(device)  # [B]
@@ -152,22 +161,23 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
                     scaler.scale(loss * parallel.world()).backward()
                     window_loss += loss.detach()
 
-                # 6. Clip: one odd window must not throw the weights far away. Unscale first, or
-                #    under fp16 the limit would meet gradients that are 65,536 times too large.
+                # 6. Clip: the norm is the length of all gradients, taken as one vector; a longer one
+                #    is shrunk to args.clip, or one odd window would throw the weights far away.
+                #    Unscale first: under fp16 gradients are 65,536 times too large until then.
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
 
                 # 7. One step, with the learning rate of this step.
                 phase_steps = last_step - first_step
                 warmup = int(args.warmup * phase_steps)
-                factor = rate_factor(at["step"] - first_step, warmup, phase_steps)
+                factor = rate_factor(position["step"] - first_step, warmup, phase_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * factor
                 scaler.step(optimizer)
                 scaler.update()
-                at["step"] += 1
-                at["batch"] = start + len(window)
-                at["window_sizes"].append(reviews)
+                position["step"] += 1
+                position["batch"] = start + len(window)
+                position["window_sizes"].append(reviews)
                 rates.append(args.lr * factor)
 
                 # 8. Empty the gradients, or the next window would start on top of this one.
@@ -179,70 +189,39 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
                 bar.update(reviews)
                 if foretell and (note := foretell(cost.shapes_of(lengths, window))):
                     bar.write(note)
-                if at["step"] % LOOK_EVERY == 0 or at["batch"] == len(batches) or asked:
+                if (
+                    position["step"] % LOOK_EVERY == 0
+                    or position["batch"] == len(batches)
+                    or signals_seen
+                ):
                     seen = parallel.add_up(torch.stack(unread)).tolist()
-                    lines = step_lines(seen, rates, at, precision)
-                    at["losses"] += [loss for loss, _ in seen]
-                    at["seconds"] = time.perf_counter() - started
+                    lines = step_lines(seen, rates, position, precision)
+                    position["losses"] += [loss for loss, _ in seen]
+                    position["seconds"] = time.perf_counter() - started
                     bar.set_postfix(loss=f"{seen[-1][0]:.3f}", refresh=False)
                     unread, rates = [], []
-                    state = take_state(at, optimizer, scaler, device)
+                    state = take_state(position, optimizer, scaler, device)
                     yield {"lines": lines, "state": state, "epoch": None}
 
-        # 10. Over to main(), which asks about reviews that are not trained on. The train loss may
-        #     be above theirs: a mean over an epoch in which the weights improved, with dropout.
+        # 10. Over to supervise(), which validates. The train loss may be above the validation
+        #     loss: it is a mean over an epoch in which the weights improved, and with dropout.
         yield {
             "lines": [],
-            "state": take_state(at, optimizer, scaler, device),
-            "epoch": {
-                "epoch": epoch + 1,
-                "optimizer_steps": at["step"],
-                # Means over windows; times their reviews, sums again: no window counts too much.
-                "train_loss": sum(map(operator.mul, at["losses"], at["window_sizes"]))
-                / len(examples),
-                "seconds": at["seconds"],
-                "reviews_per_second": len(examples) / at["seconds"],
-            },
+            "state": take_state(position, optimizer, scaler, device),
+            "epoch": epoch_figures(position, len(examples)),
         }
-        at |= {"epoch": epoch + 1, "batch": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
+        position |= {
+            "epoch": epoch + 1,
+            "batch": 0,
+            "losses": [],
+            "window_sizes": [],
+            "seconds": 0.0,
+        }
 
 
 # ------------------------------------------------------------------------------ the whole path
-def learn(training, diary, judge, keep, args):
-    """Walk train() to its end; log, judge and save on the way. Returns the diary, now complete.
-
-    judge(epoch, diary) validates; keep(state) writes a checkpoint when it is time for one.
-    """
-    now = None
-    try:
-        for record in whole_steps(training):
-            diary = diary | {"lines": diary["lines"] + record["lines"]}
-            add_history(args.out, record["lines"])
-            now = record["state"] | diary
-            if asked:  # Ctrl-C came in the middle of a step, which is over now
-                raise KeyboardInterrupt
-            keep(now)
-            if not record["epoch"]:
-                continue
-            if record["epoch"]["epoch"] > len(diary["run"]["history"]):  # else judged before a stop
-                diary = judge(record["epoch"], diary)
-                add_history(args.out, diary["lines"][-1:])
-                keep(record["state"] | diary, at_once=True)
-            run = diary["run"]
-            if len(run["history"]) - run["results"]["best_epoch"] == args.patience:
-                print(f"stopping early: no better {args.select} in {args.patience} epochs")
-                break
-    except KeyboardInterrupt:
-        # The weights are those of `now`: nothing but whole_steps() moves them. (With torchrun the
-        # signal may have come in mid-step.)
-        if now and parallel.world() == 1:
-            print(f"\nsaving a checkpoint in {args.out}", file=sys.stderr)
-            keep(now, at_once=True)
-        raise
-    return diary
-
-
 def main():
+    """Look at the hardware and at --out; then fine_tune(), while nobody else writes there."""
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
     parallel.join(device)
@@ -256,7 +235,7 @@ def main():
 
 
 def fine_tune(args, device, precision, reasons):
-    """The whole path, from the texts to a tested model in args.out. Returns an exit code."""
+    """The whole path, from the texts to a tested model. Returns an exit code if it was stopped."""
     first = parallel.rank() == 0
     if args.demo and first:
         demo.prepare(args)
@@ -287,7 +266,8 @@ def fine_tune(args, device, precision, reasons):
     check_tokenizer(tokenizer, splits["train"]["texts"])
 
     # 2. What will happen, before it does.
-    print(load_note)
+    if not saved:  # else the head is about to get the checkpoint's weights
+        print(load_note)
     model.to(device)
     choose_attention(model, device, precision)
     run = describe_run(args, names, splits, notes, device, precision, reasons)
@@ -303,27 +283,26 @@ def fine_tune(args, device, precision, reasons):
         run |= {key: saved["run"][key] for key in ("history", "results")}
         done = saved["position"]["step"] / (steps * args.epochs)
         flops *= 1 - done
-        print(f"resumed    behind step {saved['position']['step']:,}: {done:.0%} is done")
+        print(f"resumed    after step {saved['position']['step']:,}: {done:.0%} is done")
     elif args.resume:
         print("resumed    from the beginning: the run was stopped before its first checkpoint")
     if args.compile:
         model.compile(dynamic=True)  # dynamic: one program for every [B, T]
 
-    # 3. Train, or train on. The diary and the state of train() are what a checkpoint holds beside
-    #    the weights.
+    # 3. Train, or train on.
     collate = make_collate(tokenizer.pad_token_id)
     fixed = examples["validation"][:8]  # the saved model will have to repeat their logits, in fp32
 
-    def judge(epoch, diary):
+    def judge(figures, diary):
         """Validate an epoch, and save its model if it is the best so far. Returns the new diary."""
         logits = predict_logits(
             model, examples["validation"], collate, device, precision, title="validating"
         )
         if not logits.isfinite().all():
             raise UserError("the model answers nan: try a tenth of this --lr")
-        figures = score(logits, splits["validation"]["labels"], names)
-        run = add_epoch(diary["run"], epoch | {"validation": figures}, args.select)
-        better = run["results"]["best_epoch"] == epoch["epoch"]
+        validation = score(logits, splits["validation"]["labels"], names)
+        run = add_epoch(diary["run"], figures | {"validation": validation}, args.select)
+        better = run["results"]["best_epoch"] == figures["epoch"]
         expected = predict_logits(model, fixed, collate, device) if better else diary["expected"]
         if better and first:
             save_model(args.out, model, tokenizer, run)
@@ -345,30 +324,20 @@ def fine_tune(args, device, precision, reasons):
             f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has "
             "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
-            diary = learn(training, diary, judge, keep, args)
+            diary = supervise(training, diary, judge, keep, args)
+        run, expected = diary["run"], diary["expected"]
+
+        # 4. Reload what was saved, and make sure that it is the same model.
+        texts = splits["validation"]["texts"][: len(fixed)]
+        model = reload_best(args, model, tokenizer, texts, expected, collate, device, precision)
+
+        # 5. The test split, for the first and only time.
+        logits = predict_logits(
+            model, examples["test"], collate, device, precision, title="testing"
+        )
     except KeyboardInterrupt:
         print(f"\nstopped. {how_to_go_on(args.out)}", file=sys.stderr)
-        return 128 + (asked or [signal.SIGINT])[-1]
-    run = diary["run"]
-
-    # 4. Reload what was saved, and make sure that it is the same model before anyone relies on it.
-    if first:
-        model, tokenizer, _ = load_model(args.out, device)
-        choose_attention(model, device, precision)
-    parallel.copy_from_first(model)
-    texts, expected = splits["validation"]["texts"][: len(fixed)], diary["expected"]
-    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
-    logits = predict_logits(model, make_examples(input_ids, [0] * len(fixed)), collate, device)
-    difference = (logits - expected).abs().max().item()
-    # GPUs add up in changing order. "not <=" and not ">", because nan is never larger.
-    if not difference <= (0 if device.type == "cpu" else 1e-4):
-        raise RuntimeError(
-            f"{args.out} is not the model that was saved: logits differ by {difference}"
-        )
-    print(f"reloaded {args.out}: the same logits (largest difference {difference:.1g})")
-
-    # 5. The test split, for the first and only time.
-    logits = predict_logits(model, examples["test"], collate, device, precision, title="testing")
+        return 128 + (signals_seen or [signal.SIGINT])[-1]
     seconds = sum(record["seconds"] for record in run["history"])
     run["results"] |= {
         "test": score(logits, splits["test"]["labels"], names),
@@ -383,6 +352,25 @@ def fine_tune(args, device, precision, reasons):
     print(f'  python predict.py{folder} "I regret watching this film"')
     if args.demo:
         print(demo.NOTICE)
+
+
+def reload_best(args, model, tokenizer, texts, expected, collate, device, precision):
+    """The model of the best epoch, as it was saved. Raises RuntimeError if it is not the same one.
+
+    expected: the logits [8, C] that it gave for these texts in fp32 before it was saved.
+    """
+    if parallel.rank() == 0:
+        model, tokenizer, _ = load_model(args.out, device)
+        choose_attention(model, device, precision)
+    parallel.copy_from_first(model)
+    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
+    examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
+    difference = (predict_logits(model, examples, collate, device) - expected).abs().max().item()
+    # GPUs add up in changing order. "not <=" and not ">", because nan is never larger.
+    if not difference <= (0 if device.type == "cpu" else 1e-4):
+        raise RuntimeError(f"{args.out} is not what was saved: logits differ by {difference}")
+    print(f"reloaded {args.out}: the same logits (largest difference {difference:.1g})")
+    return model
 
 
 if __name__ == "__main__":

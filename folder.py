@@ -64,7 +64,7 @@ def check_folder(folder, spare=()):
         # No run.json, but traces of a run that was killed: ours too.
         ours = any(folder.glob(".saving-*")) or is_begun(folder)
     for name in () if ours else OURS:
-        # An early error leaves an empty folder "checkpoints".
+        # A run killed before begin() leaves "checkpoints" with nothing but a lock in it.
         nothing = name == "checkpoints" and not set(folder.glob("checkpoints/[!.]*"))
         if (folder / name).exists() and not nothing:
             raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
@@ -121,7 +121,7 @@ def check_free(folder):
     """Raise UserError if `folder` holds a finished model or an unfinished run."""
     if is_begun(folder):
         raise UserError(
-            f"--out {folder}: holds a run that is not done. {how_to_go_on(folder)}; or begin anew "
+            f"--out {folder}: holds a run that is not done. {how_to_go_on(folder)}; or start over "
             "with --overwrite, or choose another folder"
         )
     if is_done(folder):
@@ -175,7 +175,7 @@ def read_arguments(folder):
     except FileNotFoundError as error:
         raise UserError(f"--resume {folder}: no run has begun there, so none can go on") from error
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged; begin anew with --overwrite") from error
+        raise UserError(f"{path} is damaged; start over with --overwrite") from error
 
 
 def how_to_go_on(folder):

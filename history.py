@@ -1,7 +1,8 @@
 """Appendix J: what a run writes down on its way.
 
 Teaches   to keep the figures of every step and every epoch, so that a curve can be drawn long after
-          the terminal is closed; and to choose the epoch to keep from them, by one rule.
+          the terminal is closed; to choose the epoch to keep from them, by one rule; and to log,
+          validate and save while train() works.
 Order     beside finetune.py, which calls all of it.
 Run       python history.py model
 Expect    a line for each epoch of a run, and its loss, drawn with letters. history.jsonl itself
@@ -10,26 +11,28 @@ Expect    a line for each epoch of a run, and its loss, drawn with letters. hist
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import parallel
 from errors import UserError, make_parser, run_command
 from folder import write_whole
+from resume import signals_seen, whole_steps
 
 
 # ------------------------------------------------------------------------------ 1. lines
-def step_lines(seen, rates, at, precision):
+def step_lines(seen, rates, position, precision):
     """The lines of history.jsonl for the last steps: dicts.
 
     seen: [(loss, norm of the gradient before clipping), ...] of these steps. rates: their learning
-    rates. at: where the loop stands now. Raises UserError where a loss is no number.
+    rates. position: where the loop stands now. Raises UserError where a loss is no number.
     """
     lines = []
-    for step, ((loss, norm), rate) in enumerate(zip(seen, rates), at["step"] - len(seen) + 1):
-        check_finite(loss, norm, precision, at["epoch"], step)
+    for step, ((loss, norm), rate) in enumerate(zip(seen, rates), position["step"] - len(seen) + 1):
+        check_finite(loss, norm, precision, position["epoch"], step)
         norm = norm if math.isfinite(norm) else None  # JSON has no infinity
         lines.append(
-            {"step": step, "epoch": at["epoch"] + 1, "loss": loss, "norm": norm, "rate": rate}
+            {"step": step, "epoch": position["epoch"] + 1, "loss": loss, "norm": norm, "rate": rate}
         )
     return lines
 
@@ -44,6 +47,19 @@ def check_finite(loss, norm, precision, epoch, step):
         f"(epoch {epoch + 1}), so training cannot go on: try a tenth of this --lr, or "
         "--precision fp32. The best epoch before this one, if there was any, is saved"
     )
+
+
+def epoch_figures(position, reviews):
+    """What train() knows of an epoch at its end. position: where it stands; reviews: trained on."""
+    # A mean over reviews: each window's loss counts as often as it has reviews.
+    sums = (loss * n for loss, n in zip(position["losses"], position["window_sizes"]))
+    return {
+        "epoch": position["epoch"] + 1,
+        "optimizer_steps": position["step"],
+        "train_loss": sum(sums) / reviews,
+        "seconds": position["seconds"],
+        "reviews_per_second": reviews / position["seconds"],
+    }
 
 
 def epoch_line(record):
@@ -101,6 +117,49 @@ def print_epoch(record, better):
         f"validation loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.2%}, "
         f"macro F1 {figures['macro_f1']:.2%}   {'best so far, saved' if better else 'not better'}"
     )
+
+
+# ------------------------------------------------------------------------------ 3. on the way
+def supervise(training, diary, judge, keep, args):
+    """Walk train() to its end; log, judge and save on the way. Returns the diary, now complete.
+
+    diary: what a checkpoint holds beside the weights and the state of train(): "run", which becomes
+        run.json; "lines" of history.jsonl; "expected", the logits that the best epoch's model has
+        to repeat; "same", see resume.what_matters().
+    judge(figures, diary) validates; keep(state) writes a checkpoint when it is time for one.
+    """
+    now = None
+    try:
+        for record in whole_steps(training):
+            diary = diary | {"lines": diary["lines"] + record["lines"]}
+            add_history(args.out, record["lines"])
+            now = record["state"] | diary
+            if signals_seen:  # Ctrl-C came in the middle of a step, which is over now
+                raise KeyboardInterrupt
+            figures = record["epoch"]  # None in mid-epoch
+            # A resumed run may yield an epoch that has been judged already.
+            fresh = figures and figures["epoch"] > len(diary["run"]["history"])
+            if fresh:
+                diary = judge(figures, diary)
+                add_history(args.out, diary["lines"][-1:])
+                now = record["state"] | diary
+            keep(now, at_once=bool(fresh))
+            if figures and patience_is_over(diary["run"], args):
+                print(f"stopping early: no better {args.select} in {args.patience} epochs")
+                break
+    except KeyboardInterrupt:
+        # train() stands still at its yield, so the weights belong to `now`. (With torchrun the
+        # signal may have come in mid-step, and the last checkpoint has to do.)
+        if now and parallel.world() == 1:
+            print(f"\nsaving a checkpoint in {args.out}", file=sys.stderr)
+            keep(now, at_once=True)
+        raise
+    return diary
+
+
+def patience_is_over(run, args):
+    """Whether the last --patience epochs of a run brought none that is better."""
+    return len(run["history"]) - run["results"]["best_epoch"] == args.patience
 
 
 # ------------------------------------------------------------------------------ by itself

@@ -4,7 +4,8 @@ Teaches   how to use a network that may be slow, broken, or not there: ask once,
           again, take what is in the cache, and say in one line what to do when nothing helps.
 Order     before or after sources.py; model.py and sources.py fetch through it.
 Run       python hub.py distilbert-base-uncased
-Expect    whether the hub answers, and where in the local cache the model is.
+Expect    whether the hub answers; a model's tokenizer, fetched if it was not in the local cache
+          yet; and where there it is.
 """
 
 import fnmatch
@@ -73,10 +74,9 @@ WEIGHT_FILES = ("model*.safetensors",)  # no pickles, no weights for other libra
 def fetch_model(name, kinds):
     """Bring a model's files from the hub into the local cache, where transformers will find them.
 
-    kinds: TOKENIZER_FILES, WEIGHT_FILES, or both. What is there already is not sent again; and
-    without a network, what is there has to do. Raises an error of one of the libraries' types
-    unless the cache then has what a tokenizer is made of: transformers would make one without
-    words of whatever it finds, and every text would be unknown to it.
+    kinds: TOKENIZER_FILES, WEIGHT_FILES, or both. What is there already is not sent again, and
+    without a network it has to do. Raises an error of one of the libraries' types where no whole
+    tokenizer is there: transformers would make an empty one in silence.
     """
     connect_to_hub(name)
     if Path(name).exists():
@@ -95,8 +95,7 @@ def fetch_model(name, kinds):
             print(f"{hub_address()} fails; the local cache has to do", file=sys.stderr)
     # The library's bar moves when a piece of 10 MB is there: on a slow line, once in minutes.
     constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
-    # Weights last; config.json after all of a tokenizer, of which it tells also after a download
-    # that broke off.
+    # Weights last. config.json after the tokenizer's files: is_cached() takes it as their sign.
     wanted = [file for file in files if any(fnmatch.fnmatch(file, kind) for kind in kinds)]
     wanted = [file for file in wanted if "/" not in file]
     wanted.sort(key=lambda file: (file.endswith("safetensors"), file == "config.json"))
@@ -190,6 +189,9 @@ def main():
     parser = make_parser(__doc__)
     parser.add_argument("model", nargs="?", default="distilbert-base-uncased", help="a hub name")
     name = parser.parse_args().model
+    if Path(name).exists():
+        print(f"not asked: {name} is a local path")
+        return
     connect_to_hub(name)
     print(f"{hub_address()}: {'no answer, or not asked' if is_offline() else 'answers'}")
     try:

@@ -4,7 +4,7 @@ Teaches   which weights are pulled toward 0 and which are not; a learning rate t
           and how many steps an epoch has, when batches and windows have short ends.
 Order     beside finetune.py, whose loop uses these functions; next is evaluate.py.
 Run       python optimizer.py --reviews 2000 --epochs 3 --accumulate 2
-Expect    the learning rate of every tenth of the run, drawn as a bar.
+Expect    the learning rate of about twenty points of the run, drawn as a bar.
 """
 
 import math

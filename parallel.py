@@ -3,7 +3,7 @@
 Teaches   data-parallel training: every process holds the whole model, reads its own share of each
           batch, and before every step all of them add up their gradients. So all take the same
           step, the one that a single process would take with the whole batch.
-Order     after the six chapters. A run that torchrun did not start notices nothing of this file:
+Order     after the chapters. A run that torchrun did not start notices nothing of this file:
           rank() is 0, world() is 1, a share is the whole, and adding up changes nothing.
 Run       torchrun --nproc_per_node=2 finetune.py --demo
           torchrun --nproc_per_node=2 parallel.py            what each process would read

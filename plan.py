@@ -2,7 +2,7 @@
 
 Teaches   what each argument of finetune.py does and why its default is what it is; and to look,
           before a run costs hours, at what the arguments lead to.
-Order     after the six chapters, or beside finetune.py while you try things.
+Order     after the chapters, or beside finetune.py while you try things.
 Run       python finetune.py --help
 Expect    the knobs in groups, each with unit, default and reason.
 """
@@ -17,6 +17,7 @@ from dataset import TRUNCATIONS, cut_shares, make_batches, padding_share
 from errors import make_parser
 from folder import is_done, read_arguments
 from model import set_trainable
+from resume import FREE
 
 
 def parse_arguments(chapter, argv=None):
@@ -208,7 +209,7 @@ def parse_arguments(chapter, argv=None):
     group.add_argument(
         "--demo",
         action="store_true",
-        help="rehearse on made-up reviews with a tiny untrained model: no network, under a minute",
+        help="rehearse on made-up reviews with a tiny untrained model: no network, about a minute",
     )
 
     group.add_argument(
@@ -228,13 +229,13 @@ def parse_arguments(chapter, argv=None):
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="begin anew in a folder that holds a finished model or an unfinished run",
+        help="start over in a folder that holds a finished model or an unfinished run",
     )
 
     args = parser.parse_args(argv)
     if args.resume is not None:
         if args.overwrite:
-            parser.error("--resume goes on with a run, --overwrite begins anew: not both")
+            parser.error("--resume goes on with a run, --overwrite starts over: not both")
         argv = resumed_words(parser, args.resume, sys.argv[1:] if argv is None else argv)
         args = parser.parse_args(argv)
     if args.demo:  # other defaults and nothing else: what was typed still counts
@@ -278,10 +279,10 @@ def resumed_words(parser, folder, argv):
     words = read_arguments(folder)
     before, now = (vars(parser.parse_args(line)) for line in (words, [*words, *argv]))
     for name in before:
-        if before[name] != now[name] and name not in ("out", "resume", "save_every"):
+        if before[name] != now[name] and name not in FREE:
             parser.error(
                 f"--resume {folder}: --{name.replace('_', '-')} was {before[name]} and would be "
-                f"{now[name]}, which makes it another run: leave that out, or begin anew"
+                f"{now[name]}, which makes it another run: leave that out, or start over"
             )
     return [*words, *argv, f"--out={folder}"]
 

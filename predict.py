@@ -1,7 +1,7 @@
 """Chapter 6: sentences of one's own.
 
 Teaches   inference: the same steps as in training, read from the saved model, and nothing else.
-Order     last of the six; after it, change something and see what happens.
+Order     after evaluate.py; next is benchmark.py.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv
           python predict.py < lines.txt              one text a line
@@ -58,7 +58,8 @@ def show(text, label, score, as_json, error=""):
         answer = answer if error else {"label": label, "score": score}
         print(json.dumps({"text": text} | answer), flush=True)
     else:
-        print(f"{label or '(no text)':10} {score or 0:.3f}  {clean(text)}", flush=True)
+        answer = f"({error})" if error else f"{label:10} {score:.3f}"
+        print(f"{answer}  {clean(text)}", flush=True)
 
 
 def check_texts(texts):

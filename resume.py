@@ -34,10 +34,11 @@ from errors import UserError, make_parser, run_command
 from folder import how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
-# Two runs may differ in these and still be the same run.
+# Options that may change on --resume.
 FREE = {"out", "resume", "overwrite", "save_every"}
-# What these files do decides every bit of the result; the others print, plan or save.
+# Files whose code can change the result.
 CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
+CODE += ("history", "resume", "checkpoint", "parallel")
 
 
 # ------------------------------------------------------------------------------ 1. the state
@@ -73,7 +74,7 @@ def put_back(state, optimizer, scaler, device):
     scaler.load_state_dict(state["scaler"])
     generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
     for generator, states in zip(generators, state["random"]):
-        generator.set_rng_state(states[parallel.rank()].clone())  # a tensor of its own
+        generator.set_rng_state(states[parallel.rank()].clone())  # torch crashes on a view here
     return copy.deepcopy(state["position"])
 
 
@@ -81,7 +82,7 @@ def put_back(state, optimizer, scaler, device):
 def make_keeper(out, model, minutes, number):
     """Return keep(state, at_once=False), which writes a checkpoint when it is time for one.
 
-    minutes: between two of them. number: of the last one there is; 0 for none.
+    minutes: between checkpoints. number: of the newest one, 0 for none.
     """
     written = time.monotonic()
 
@@ -197,37 +198,37 @@ def find_checkpoint(out):
         print(f"checkpoint {number} in {folder.parent} is damaged; trying the one before it")
     if found:
         raise UserError(
-            f"--resume {out}: no checkpoint in it is whole; begin anew with --overwrite"
+            f"--resume {out}: no checkpoint in it is whole; start over with --overwrite"
         )
     return None
 
 
 # ------------------------------------------------------------------------------ 3. Ctrl-C
-asked = []  # the numbers of the signals that have come
+signals_seen = []  # the numbers of the signals that have come
 
 
 def whole_steps(training):
     """Yield what the generator `training` yields. While it works, Ctrl-C and SIGTERM have to wait.
 
     In the middle of a step some weights have moved and others have not. So the signal is only noted
-    in `asked`, train() sees it at the end of the step, and yields. Between two records they raise
+    in `signals_seen`, train() sees it at the end of the step, and yields. Between two records they raise
     KeyboardInterrupt at once. (With torchrun the processes would have to agree on a step. There
     everything ends at once, and goes on from the last checkpoint.)
     """
-    asked.clear()
+    signals_seen.clear()
     if parallel.world() > 1:
         yield from training
         return
     working = False
 
     def note(number, frame):
-        again = bool(asked)
-        asked.append(number)
+        again = bool(signals_seen)
+        signals_seen.append(number)
         if not working:
             raise KeyboardInterrupt
         if again:  # twice: now. SystemExit, because these half-moved weights must not be saved.
             raise SystemExit(128 + number)
-        print("\nfinishing this step; the same again stops at once", file=sys.stderr)
+        print("\nfinishing this step; Ctrl-C again stops at once", file=sys.stderr)
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, note) for number in signals]
@@ -250,7 +251,7 @@ def what_matters(args, run, examples, model):
     """{name: value} of everything that has to be the same for a run to go on exactly.
 
     run: see checkpoint.describe_run(). examples: {role: list of dicts}. The token ids are in it, so
-    a changed tokenizer is noticed, and of the code what it does: comments may change.
+    a changed tokenizer is noticed. Of the code, comments and docstrings may change.
     """
     same = {
         f"--{name.replace('_', '-')}": value
@@ -267,8 +268,19 @@ def what_matters(args, run, examples, model):
     same["the model's config.json (a fingerprint)"] = digest(str(model.config))
     for name in CODE:
         source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        same[f"{name}.py (a fingerprint)"] = digest(ast.dump(ast.parse(source)))
+        same[f"{name}.py (a fingerprint)"] = digest(code_of(source))
     return json.loads(json.dumps(same))  # as it comes back from a file
+
+
+def code_of(source):
+    """A program without its comments and docstrings, as text. source: as it stands in the file."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(body[:1] and body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant):
+                del body[0]
+    return ast.dump(tree)
 
 
 def digest(text):
@@ -286,7 +298,7 @@ def check_same(before, now, out):
     if changed:
         raise UserError(
             f"--resume {out}: this would be another run: {'; '.join(changed)}. Make it the same "
-            "again, or begin anew with --overwrite"
+            "again, or start over with --overwrite"
         )
 
 
@@ -307,7 +319,7 @@ def main():
         state = read_state(folder)
         position = state["position"]
         print(
-            f"checkpoint {number}: {size:,.0f} MB, whole; step {position['step']} in epoch "
+            f"checkpoint {number}: {size:,.0f} MB, whole; after step {position['step']} in epoch "
             f"{position['epoch'] + 1}, {len(state['lines']):,} lines of history"
         )
     print(how_to_go_on(out))

@@ -1,8 +1,8 @@
 """Appendix K: a file of any length, row by row.
 
 Teaches   to answer a million rows in their order and in constant memory; to set aside a row that
-          cannot be used instead of stopping; and to go on after a kill, no row lost or double.
-Order     beside predict.py, whose --file is this.
+          cannot be used instead of stopping; and to go on after a kill, no row lost or written twice.
+Order     after predict.py; it does the work of --file.
 Run       python rows.py demo_reviews/test.csv
           python predict.py --file reviews.csv --out predictions.csv
           python predict.py --file reviews.csv --out predictions.csv --resume      after a stop
@@ -98,7 +98,7 @@ def write_predictions(out, count, chunks, identity, resume=False):
         elif first and unfinished.exists():
             raise UserError(
                 f"{unfinished} is there, from a run that was stopped: the same command with "
-                "--resume goes on with it; delete it to begin anew"
+                "--resume goes on with it; delete it to start over"
             )
         parallel.wait()  # until all have read the notes
         errors = Counter(done["errors"])
@@ -142,15 +142,15 @@ def read_notes(out, unfinished, notes, identity):
     except FileNotFoundError:
         return {}  # stopped within the first chunk
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{notes} is damaged: delete {unfinished} and begin anew") from error
+        raise UserError(f"{notes} is damaged: delete {unfinished} and start over") from error
     changed = [name for name in identity if before.get(name) != identity[name]]
     if changed:
         raise UserError(
             f"--resume: {' and '.join(changed)} changed since {unfinished} was written; delete it "
-            "to begin anew"
+            "to start over"
         )
     if unfinished.stat().st_size < size:
-        raise UserError(f"{unfinished} is shorter than it was: delete it and begin anew")
+        raise UserError(f"{unfinished} is shorter than it was: delete it and start over")
     return done
 
 

@@ -2,7 +2,7 @@
 
 Teaches   nothing about neural networks, and everything that happens before: reading a file of
           one's own, naming its labels, and saying in one line what is wrong with it.
-Order     after the six chapters, or when a file of yours is refused.
+Order     after the chapters, or when a file of yours is refused.
 Run       python sources.py reviews.csv         what a file, folder or hub data set holds
           python sources.py stanfordnlp/imdb
 Expect    a line for each split with its number of rows, the label names, and two sample rows.

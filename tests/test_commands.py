@@ -242,7 +242,7 @@ def test_ctrl_c_says_which_command_goes_on_and_it_does(tmp_path):
     command = errors.strip().splitlines()[-1].partition("To go on: ")[2].split()
     assert command == ["python", "finetune.py", "--resume", str(tmp_path / "stop")]
     done = run_script("resume.py", tmp_path / "stop")
-    assert "--epochs=200" in done.stdout and done.stdout.count("whole; step") >= 1
+    assert "--epochs=200" in done.stdout and done.stdout.count("whole; after step") >= 1
 
 
 def test_ctrl_c_while_torch_is_imported_is_no_traceback():

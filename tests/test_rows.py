@@ -91,7 +91,7 @@ def test_what_was_begun_is_neither_overwritten_nor_mixed_with_another_file(tmp_p
     assert (tmp_path / "out.csv.unfinished").read_bytes() == begun
     for damage in ("{", '{"rows": 1}', json.dumps({"identity": {}, "bytes": 10**9})):
         (tmp_path / "out.csv.unfinished.json").write_text(damage)
-        with pytest.raises(UserError, match="begin anew"):
+        with pytest.raises(UserError, match="start over"):
             answer(tmp_path / "in.csv", tmp_path / "out.csv", True, identity={"": None})
 
 

@@ -1,11 +1,13 @@
-"""Chapter 3, second half: attention, by hand.
+"""Chapter 3, second half: the forward pass, by hand.
 
-Teaches   the part of an encoder layer in which every token looks at every other; and that the
-          fastest way to compute it depends on the hardware, so it has to be measured.
+Teaches   all that happens between token ids and logits, in some fifty lines of plain products and
+          sums: embeddings, attention, in which every token looks at every other, feed-forward
+          layers, the head. And that the fastest way to compute attention depends on the hardware.
 Order     after model.py; next is finetune.py.
-Run       python attention.py "I regret watching this film"
-Expect    the model's logits with PyTorch's attention and with ours, which are equal to six digits,
-          and which tokens [CLS] looks at in the last layer.
+Run       python attention.py "I regret watching this film" "Loved it"
+Expect    a batch of your sentences on its way, each step with its shape; the logits, and how far
+          they are from the library's (DistilBERT only); and which tokens [CLS] looks at in the last
+          layer, with nothing for the padding of the shorter sentence.
 """
 
 import torch
@@ -14,6 +16,69 @@ from torch.nn import functional
 from errors import make_parser, run_command
 from model import load_pretrained, load_tokenizer
 
+
+# ------------------------------------------------------------------------------ 1. step by step
+def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: None):
+    """A DistilBERT classifier's logits, from its own weights and no module of the library.
+
+    input_ids, attention_mask: [B, T]. show(step, tensor) is called along the way. Returns (logits
+    [B, C], what each layer's tokens looked at: a list of [B, H, T, T]).
+    Vaswani et al. 2017, without the decoder; W is 768 numbers for a token, H 12 heads of D = 64.
+    """
+    weights, config = model.state_dict(), model.config
+    mask = attention_mask[:, None, None, :].bool()  # [B, 1, 1, T], for all heads and all tokens
+
+    def linear(name, x):
+        """Each output is a weighted sum of all inputs."""
+        return x @ weights[name + ".weight"].T + weights[name + ".bias"]
+
+    def norm(name, x):
+        """Each token's numbers with mean 0 and variance 1; then two learned numbers scale them."""
+        x = x - x.mean(dim=-1, keepdim=True)
+        x = x / (x.square().mean(dim=-1, keepdim=True) + 1e-12).sqrt()
+        return x * weights[name + ".weight"] + weights[name + ".bias"]
+
+    def heads(x):
+        """[B, T, W] as [B, H, T, D]: each head works with a part of the numbers."""
+        return x.unflatten(-1, (config.n_heads, -1)).transpose(1, 2)
+
+    # A vector for "I am this word" plus a vector for "I am the 5th token".
+    words = weights["distilbert.embeddings.word_embeddings.weight"][input_ids]  # [B, T, W]
+    places = weights["distilbert.embeddings.position_embeddings.weight"]
+    hidden = norm("distilbert.embeddings.LayerNorm", words + places[: input_ids.shape[1]])
+    show("embeddings", hidden)
+
+    looks = []
+    for number in range(config.n_layers):
+        layer = f"distilbert.transformer.layer.{number}."
+        # Attention: every token asks a query of every other's key; where they fit, it takes more of
+        # the other's value. Divided by the root of D, or longer vectors would always fit better.
+        query, key, value = (
+            heads(linear(f"{layer}attention.{part}_lin", hidden)) for part in "qkv"
+        )  # [B, H, T, D] each
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # [B, H, T, T]
+        scores = scores.masked_fill(~mask, -torch.inf)  # padding: the exponential is exactly 0
+        powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+        looks.append(powers / powers.sum(dim=-1, keepdim=True))  # softmax: each row's sum is 1
+        mixture = (looks[-1] @ value).transpose(1, 2).flatten(2)  # [B, T, W]
+        # Plus what was there before: a layer adds to its input and need not invent it anew.
+        hidden = norm(
+            layer + "sa_layer_norm", hidden + linear(layer + "attention.out_lin", mixture)
+        )
+        # Feed-forward: four times as wide, bent, and back. Each token for itself.
+        wide = linear(layer + "ffn.lin1", hidden)  # [B, T, 4 W]
+        wide = wide * (1 + (wide / 2**0.5).erf()) / 2  # GELU: negative numbers fade to 0
+        hidden = norm(layer + "output_layer_norm", hidden + linear(layer + "ffn.lin2", wide))
+        show(f"encoder layer {number + 1}", hidden)  # [B, T, W]
+
+    first = linear("pre_classifier", hidden[:, 0]).clamp(min=0)  # [B, W], of [CLS] alone
+    show("[CLS] in the head", first)
+    logits = linear("classifier", first)  # [B, C]
+    show("logits", logits)
+    return logits, looks
+
+
+# ------------------------------------------------------------------------------ 2. fast
 # Models that ask for nothing on top of it, such as scores that depend on the distance.
 PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
 SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold
@@ -63,27 +128,52 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
     return whole.transpose(1, 2).contiguous(), None
 
 
+# ------------------------------------------------------------------------------ your sentences
+def show_looks(tokens, looks, row, name="[CLS]"):
+    """Print where one token looks, as bars. tokens: T strings. looks: [B, H, T, T], of a layer."""
+    shares = looks[row].mean(dim=0)[0].tolist()  # of all heads, the row of the first token: [T]
+    print(f"\nwhere {name} looks in the last layer, mean of {looks.shape[1]} heads")
+    for token, share in zip(tokens, shares):
+        print(f"{token:>15}  {share:6.1%}  {'#' * round(50 * share)}")
+
+
+def look_at(model, tokenizer, texts):
+    """The batch of some texts and, in each layer, where its tokens look: (batch, list of looks)."""
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the library's slow way, which shows its weights
+    with torch.inference_mode():
+        looks = model(**batch, output_attentions=True).attentions  # [B, H, T, T] each
+    model.set_attn_implementation(before)
+    return batch, looks
+
+
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("text", help="a sentence of your own")
+    parser.add_argument("texts", nargs="+", help="sentences of your own")
     parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
     args = parser.parse_args()
     model, _ = load_pretrained(args.model, None, seed=42)
+    model.eval()
     tokenizer = load_tokenizer(args.model)
-    # input_ids and attention_mask, [1, T] each
-    batch = tokenizer(args.text, truncation=True, max_length=64, return_tensors="pt")
+    batch, looks = look_at(model, tokenizer, args.texts)
     with torch.inference_mode():
-        theirs = model(**batch).logits  # [1, C]
-        model.set_attn_implementation("eager")  # the library's slow way, which shows its weights
-        weights = model(**batch, output_attentions=True).attentions[-1]  # [1, H, T, T]
+        theirs = model(**batch).logits  # [B, C]
+        if model.config.model_type == "distilbert":
+            ours, looks = forward_by_hand(
+                model,
+                batch["input_ids"],
+                batch["attention_mask"],
+                lambda step, tensor: print(f"{step:20} {str(list(tensor.shape)):>15}"),
+            )
+            print(f"logits by hand       {ours.tolist()}")
+            print(f"largest difference from the library's: {(ours - theirs).abs().max():.1g}")
         choose_attention(model, torch.device("cpu"), "bf16")
-        ours = model(**batch).logits  # [1, C]
-    print(f"logits, PyTorch's attention  {theirs[0].tolist()}")
-    print(f"logits, attention by hand    {ours[0].tolist()}\n")
-    looks = weights[0].mean(dim=0)[0].tolist()  # of all heads, the row of the first token: [T]
-    print(f"where {tokenizer.convert_ids_to_tokens(batch['input_ids'][0, :1].tolist())[0]} looks")
-    for token, share in zip(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]), looks):
-        print(f"{token:>15}  {share:6.1%}  {'#' * round(50 * share)}")
+        fast = model(**batch).logits  # [B, C]
+        print(f"and with our fast attention: {(fast - theirs).abs().max():.1g}")
+    shortest = batch["attention_mask"].sum(dim=1).argmin().item()
+    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][shortest])
+    show_looks(tokens, looks[-1], shortest, tokens[0])
 
 
 if __name__ == "__main__":

@@ -348,8 +348,16 @@ def main():
     print(f"    device     {device}: {reasons['device']}")
     print(f"    precision  {precision}: {reasons['precision']}")
     model, note = load_pretrained(args.model, None, seed=42)
+    tokenizer = load_tokenizer(args.model)
     print(f"\n{note}\n")
-    walk(model, load_tokenizer(args.model), args.text)
+    walk(model, tokenizer, args.text)
+
+    from attention import look_at, show_looks  # the next chapter, which builds on this one
+
+    # Beside a longer text, so that there is padding: the mask lets nobody look at it.
+    batch, looks = look_at(model, tokenizer, [args.text, args.text + " And so on."])
+    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
+    show_looks(tokens, looks[-1], 0, tokens[0])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tqdm import tqdm
 import parallel
 from attention import choose_attention
 from checkpoint import load_model, read_run
+from compare import compare
 from dataset import encode, make_collate, make_examples
 from hub import connect_to_hub
 from model import autocast, choose_hardware
@@ -295,7 +296,15 @@ def main():
         default="auto",
         help="number format (default: auto, 16 bits where the hardware has them)",
     )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="FILE.csv",
+        help="no model: which of two files of predictions for the same reviews is better",
+    )
     args = parser.parse_args()
+    if args.compare:
+        return compare(*args.compare)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     data = args.data or read_run(args.model)["arguments"]["data"]

@@ -161,9 +161,9 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
                     scaler.scale(loss * parallel.world()).backward()
                     window_loss += loss.detach()
 
-                # 6. Clip: the norm is the length of all gradients, taken as one vector; a longer one
-                #    is shrunk to args.clip, or one odd window would throw the weights far away.
-                #    Unscale first: under fp16 gradients are 65,536 times too large until then.
+                # 6. Clip: the norm is the length of all gradients, taken as one vector. A longer
+                #    one is shrunk to args.clip, or one odd window would throw the weights far
+                #    away. Unscale first: under fp16 all is 65,536 times too large until then.
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
 

@@ -211,9 +211,9 @@ def whole_steps(training):
     """Yield what the generator `training` yields. While it works, Ctrl-C and SIGTERM have to wait.
 
     In the middle of a step some weights have moved and others have not. So the signal is only noted
-    in `signals_seen`, train() sees it at the end of the step, and yields. Between two records they raise
-    KeyboardInterrupt at once. (With torchrun the processes would have to agree on a step. There
-    everything ends at once, and goes on from the last checkpoint.)
+    in `signals_seen`, train() sees it at the end of the step, and yields. Between two records it
+    raises KeyboardInterrupt at once. (With torchrun the processes would have to agree on a step.
+    There everything ends at once, and goes on from the last checkpoint.)
     """
     signals_seen.clear()
     if parallel.world() > 1:

@@ -1,7 +1,7 @@
 """Appendix K: a file of any length, row by row.
 
 Teaches   to answer a million rows in their order and in constant memory; to set aside a row that
-          cannot be used instead of stopping; and to go on after a kill, no row lost or written twice.
+          cannot be used instead of stopping; to go on after a kill, no row lost or written twice.
 Order     after predict.py; it does the work of --file.
 Run       python rows.py demo_reviews/test.csv
           python predict.py --file reviews.csv --out predictions.csv

@@ -1,0 +1,107 @@
+"""Appendix M: which of two models is better?
+
+Teaches   that two models which have read the same reviews have to be compared review by review: the
+          reviews that both get right, or both wrong, say nothing about which is better.
+Order     after evaluate.py, whose --compare this is.
+Run       python evaluate.py --model model-a --save a.csv
+          python evaluate.py --model model-b --save b.csv
+          python evaluate.py --compare a.csv b.csv
+Expect    both accuracies, their difference with a 95 % interval, the probability of so large a
+          difference if neither were better (McNemar's exact test), and reviews they disagree on.
+"""
+
+import math
+from statistics import NormalDist
+
+from errors import UserError, make_parser, run_command
+from sources import check_columns, read_rows
+
+
+def mcnemar(only_a, only_b):
+    """The two-sided p-value of McNemar's exact test (McNemar 1947; exact: the sign test).
+
+    only_a, only_b: reviews that only the one, only the other got right. If neither were better,
+    each of these would be a toss of a coin; p is the share of all series of tosses that are at
+    least as one-sided.
+    """
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))  # whole numbers, so exact
+    return min(1.0, 2 * tail / 2**n)
+
+
+def difference_interval(only_a, only_b, n, confidence=0.95):
+    """(difference of the accuracies, low, high), a minus b, of n reviews that both have read.
+
+    The variance of a paired difference: (a + b - (a - b)^2 / n) / n^2, for a and b reviews that
+    only the one and only the other got right. Reviews on which they agree narrow the interval.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
+    difference = (only_a - only_b) / n
+    error = math.sqrt(only_a + only_b - (only_a - only_b) ** 2 / n) / n
+    return difference, difference - z * error, difference + z * error
+
+
+def read_predictions(path):
+    """[(text, label, predicted), ...] of a file of evaluate.py --save or predict.py --out."""
+    rows = []
+    for number, row in enumerate(read_rows(path), start=1):
+        if number == 1:
+            check_columns(row, dict.fromkeys(("text", "label", "predicted"), "--save"), path)
+        if row["predicted"] and not row["label"]:
+            raise UserError(f"{path}, row {number}: has no label, so nobody knows what is right")
+        rows.append((row["text"], row["label"], row["predicted"]))
+    if not rows:
+        raise UserError(f"{path} has column names but no rows")
+    return rows
+
+
+def compare(path_a, path_b):
+    """Print how two models did on the same reviews. Raises UserError if they are not the same."""
+    rows_a, rows_b = read_predictions(path_a), read_predictions(path_b)
+    if len(rows_a) != len(rows_b):
+        raise UserError(
+            f"{path_a} has {len(rows_a):,} rows and {path_b} {len(rows_b):,}: only the same "
+            "reviews in the same order can be compared"
+        )
+    both, only_a, only_b, disagree = 0, 0, 0, []
+    for number, (a, b) in enumerate(zip(rows_a, rows_b), start=1):
+        if a[:2] != b[:2]:
+            raise UserError(
+                f"row {number} of {path_a} and of {path_b} is not the same review with the same "
+                "label: only the same reviews in the same order can be compared"
+            )
+        right_a, right_b = a[1] == a[2], b[1] == b[2]
+        both += right_a and right_b
+        only_a += right_a and not right_b
+        only_b += right_b and not right_a
+        if a[2] != b[2]:
+            disagree.append((a[0], a[1], a[2], b[2]))
+    n = len(rows_a)
+    difference, low, high = difference_interval(only_a, only_b, n)
+    p = mcnemar(only_a, only_b)
+    print(f"{n:,} reviews\n")
+    print(f"a  {path_a}: accuracy {(both + only_a) / n:.2%}")
+    print(f"b  {path_b}: accuracy {(both + only_b) / n:.2%}")
+    points = [f"{100 * value:+.2f}" for value in (difference, low, high)]
+    print(f"a - b: {points[0]} points   95 % interval {points[1]} to {points[2]}")
+    print(f"only a right: {only_a:,}   only b right: {only_b:,}   both: {both:,}")
+    print(f"McNemar's exact test: p = {p:.3g}")
+    if p < 0.05:
+        print(f"{'a' if only_a > only_b else 'b'} is better, beyond what chance explains")
+    else:
+        print("chance alone explains a difference of this size: more reviews, or no difference")
+    print(
+        f"\n{len(disagree):,} reviews on which they disagree" + (", among them" if disagree else "")
+    )
+    for text, label, a, b in disagree[:: max(1, len(disagree) // 5)][:5]:
+        print(f"  is {label}, a: {a}, b: {b}: {text if len(text) < 200 else text[:197] + '...'}")
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("files", nargs=2, help="two CSV files with text, label, predicted")
+    compare(*parser.parse_args().files)
+
+
+if __name__ == "__main__":
+    run_command(main)

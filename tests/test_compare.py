@@ -1,0 +1,117 @@
+"""Appendix M and chapter 8: one model against another, and against counting words."""
+
+import csv
+import json
+
+import pytest
+import torch
+from conftest import PROJECT, run_script
+from scipy.stats import binomtest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import BernoulliNB
+
+import baseline
+from compare import difference_interval, mcnemar
+from splits import load_splits
+
+
+# ------------------------------------------------------------------------------ compare
+@pytest.mark.parametrize("a, b", [(0, 0), (1, 0), (5, 5), (3, 17), (120, 90), (900, 1100)])
+def test_mcnemar_is_scipy_s_exact_binomial_test(a, b):
+    """The trusted reference, for few and for many reviews."""
+    expected = binomtest(a, a + b, 0.5).pvalue if a + b else 1.0
+    assert mcnemar(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_of_a_difference_is_that_of_its_reviews():
+    """Each review is worth 1, -1 or 0; the interval is that of the mean of these."""
+    only_a, only_b, n = 30, 12, 400
+    values = torch.tensor([1.0] * only_a + [-1.0] * only_b + [0.0] * (n - only_a - only_b))
+    mean, error = values.double().mean().item(), values.double().std(correction=0).item() / n**0.5
+    assert difference_interval(only_a, only_b, n) == pytest.approx(
+        (mean, mean - 1.959964 * error, mean + 1.959964 * error), rel=1e-6
+    )
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label", "predicted", "score"), *rows])
+
+
+def test_two_files_of_the_same_reviews_are_compared(tmp_path):
+    """And two files of other reviews are not, whatever their accuracies."""
+    rows = [(f"film {i}", "positive", "positive" if i % 4 else "negative", 0.9) for i in range(40)]
+    better = [(text, label, label, 0.8) for text, label, _, _ in rows]
+    write(tmp_path / "a.csv", better)
+    write(tmp_path / "b.csv", rows)
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    done = run_script("evaluate.py", "--compare", *files)
+    assert done.returncode == 0, done.stderr
+    assert "a - b: +25.00 points" in done.stdout and "only a right: 10" in done.stdout
+    assert f"p = {binomtest(10, 10, 0.5).pvalue:.3g}" in done.stdout
+    assert "a is better" in done.stdout and "10 reviews on which they disagree" in done.stdout
+    write(tmp_path / "c.csv", rows[:-1])
+    write(tmp_path / "d.csv", [*rows[1:], rows[0]])
+    write(tmp_path / "e.csv", [("film", "", "positive", 1)])
+    for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label")):
+        done = run_script("evaluate.py", "--compare", files[1], tmp_path / f"{other}.csv")
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------ the floor
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits(str(PROJECT / "demo_reviews"))[:2]
+
+
+def test_naive_bayes_weights_are_scikit_learn_s(splits):
+    """The ratio of a feature's shares, up to how the two count what is left of the whole."""
+    texts, labels = splits[0]["train"]["texts"], splits[0]["train"]["labels"]
+    numbers = baseline.count_features(texts)
+    bags = baseline.to_bags(texts, numbers)
+    ratios = baseline.log_ratios(bags, labels, len(numbers), 2)
+    counted = torch.zeros(len(texts), len(numbers))
+    for row, text in enumerate(texts):
+        for feature in baseline.features_of(text) & numbers.keys():
+            counted[row, numbers[feature]] = 1
+    theirs = BernoulliNB(alpha=1.0).fit(counted.numpy(), labels).feature_log_prob_
+    # Shares of texts there, shares of features here: a constant for each class, so compare spreads.
+    difference = torch.tensor(theirs[1] - theirs[0]) - ratios[:, 1]
+    assert difference.std() < 1e-5
+
+
+def test_the_baseline_keeps_up_with_scikit_learn(splits):
+    """TfidfVectorizer and LogisticRegression on the same reviews: no more than half a point ahead."""
+    parts, names = splits
+    classify, weights, features, _ = baseline.train_baseline(parts, names)
+    truth = torch.tensor(parts["test"]["labels"])
+    ours = (classify(parts["test"]["texts"]).argmax(dim=-1) == truth).float().mean().item()
+    vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    model = LogisticRegression(C=10, max_iter=1000)
+    model.fit(vectors.fit_transform(parts["train"]["texts"]), parts["train"]["labels"])
+    theirs = model.score(vectors.transform(parts["test"]["texts"]), parts["test"]["labels"])
+    assert ours >= theirs - 0.005 and ours > 0.7
+    assert weights.shape == (len(features), 2)
+    assert weights[features.index("brilliant"), names.index("positive")] > 0
+
+
+def test_a_text_of_unknown_words_has_no_features_and_an_answer_all_the_same(splits):
+    """embedding_bag of nothing is 0: the bias alone decides."""
+    classify, *_ = baseline.train_baseline(*splits)
+    logits = classify(["zzzz", "", "a brilliant film"])
+    assert logits.isfinite().all() and torch.equal(logits[0], logits[1])
+
+
+def test_baseline_py_prints_and_writes_what_evaluate_py_would(tmp_path):
+    """The same figures, from the same functions, on the same split."""
+    words = ("--data", PROJECT / "demo_reviews", "--save", tmp_path / "b.csv")
+    done = run_script("baseline.py", *words, "--results", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert f"accuracy  {record['test']['accuracy']:.2%}" in done.stdout
+    assert "always the commonest class: 50.00%" in done.stdout
+    with open(tmp_path / "b.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert (right, len(rows)) == (record["test"]["correct"], record["test"]["n"])

@@ -26,7 +26,7 @@ import torch
 from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
 from folder import write_whole
-from model import hardware_name, max_positions
+from model import hardware_name, load_config, max_positions
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -197,6 +197,9 @@ def read_run(folder):
         whole = {"data", "text_column", "label_column", "seed", "demo"} <= set(arguments)
         whole &= {"versions", "splits", "results"} <= set(run) and len(run["labels"]) >= 2
         whole &= isinstance(arguments["max_length"], int) and arguments["max_length"] >= 3
+        whole &= all(isinstance(arguments[k], str) for k in ("data", "text_column", "label_column"))
+        # A name with a line break or a color in it could pretend to be another answer.
+        whole &= all(isinstance(name, str) and name.isprintable() for name in run["labels"])
         whole &= arguments["truncation"] in TRUNCATIONS
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
@@ -221,6 +224,7 @@ def load_model(folder, device=torch.device("cpu")):
         )
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
+            config=load_config(folder),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -230,7 +234,7 @@ def load_model(folder, device=torch.device("cpu")):
     except Exception as error:  # a damaged file: each library in the chain has errors of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--model {folder}: cannot be loaded, a file is damaged ({reason})"
+            f"--model {folder}: cannot be loaded, a file is damaged or strange ({reason})"
         ) from error
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     if info["missing_keys"] or info["mismatched_keys"]:
@@ -239,7 +243,10 @@ def load_model(folder, device=torch.device("cpu")):
         )
     if list(model.config.id2label.values()) != run["labels"]:
         raise UserError(f"--model {folder}: config.json and run.json name different classes")
-    if tokenizer.pad_token_id is None or len(tokenizer) > model.config.vocab_size:
+    if run["arguments"]["max_length"] > max_positions(model):
+        raise UserError(f"--model {folder}: run.json has a max_length that the model cannot read")
+    most = max(tokenizer.get_vocab().values())
+    if tokenizer.pad_token_id is None or most >= model.config.vocab_size:
         raise UserError(f"--model {folder}: the tokenizer does not belong to the model")
     return model.to(device).eval(), tokenizer, run
 

@@ -51,7 +51,7 @@ def run_command(main):
     except (UserError, OSError) as error:  # OSError: a path too long, a folder without access, ...
         if sys.stderr is not errors:  # one of torchrun's processes, and not the first:
             time.sleep(1)  # if the first has the same to say, torchrun ends this one by then
-        print(f"error: {' '.join(str(error).split())}", file=errors)
+        print(f"error: {plain(str(error))}", file=errors)
         sys.exit(2)
     except Exception as error:
         sys.stderr = errors
@@ -63,6 +63,11 @@ def run_command(main):
             )
             sys.exit(1)
         raise
+
+
+def plain(text):
+    """A text in one line, without what would color a terminal, clear it, or move its cursor."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def make_parser(chapter):

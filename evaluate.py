@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
-from errors import UserError, make_parser, out_of_memory, run_command
+from errors import UserError, make_parser, out_of_memory, plain, run_command
 
 import torch
 from torch.nn import functional
@@ -201,7 +201,7 @@ def print_mistakes(logits, labels, texts, names, count=5):
     )
     for i in wrong[:count]:
         text = texts[i] if len(texts[i]) <= 240 else texts[i][:100] + " ... " + texts[i][-130:]
-        print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {text}")
+        print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
 
 
 def check_target(path, *sources):

@@ -279,6 +279,11 @@ def fine_tune(args, device, precision, reasons):
     same = what_matters(args, run, examples, model)
     if saved:
         check_same(saved["same"], same, args.out)
+        machine = saved["run"].get("device", {}).get("name")
+        if machine != run["device"]["name"]:
+            print(
+                f"note       the run began on another machine ({machine}), which rounds otherwise"
+            )
         load_weights(saved, model)
         run |= {key: saved["run"][key] for key in ("history", "results")}
         done = saved["position"]["step"] / (steps * args.epochs)

@@ -36,12 +36,29 @@ def write_whole(path, text):
     """Write a text file so that it is never half there: under another name, and then rename it."""
     temporary = Path(f"{path}.new")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+        temporary.unlink(missing_ok=True)
+        # "x": only if it is not there. A link with this name would lead our writing elsewhere.
+        with open(temporary, "x", encoding="utf-8", errors="replace") as file:
+            file.write(text)
         os.replace(temporary, path)  # in one move, whatever happens
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_json(path):
+    """What a JSON file holds. (A pipe with its name would keep us waiting for ever.)"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(path)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def open_to_append(path):
+    """Open a text file to write at its end; not through a link."""
+    flags = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+    opener = lambda name, mode: os.open(name, mode | flags, 0o666)  # noqa: E731
+    return open(path, "a", encoding="utf-8", newline="", errors="replace", opener=opener)
 
 
 # ------------------------------------------------------------------------------ before the work
@@ -53,13 +70,12 @@ def check_folder(folder, spare=()):
     folder = Path(folder)
     if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
         raise UserError(f"--out {folder}: is a folder that is read from; choose another")
-    for name in OURS:  # a link would lead our writing to another place
-        if (folder / name).is_symlink():
-            raise UserError(f"--out {folder}: its {name} is a link; choose another folder")
+    ours = [folder / name for name in (*OURS, "untrained")]
+    for path in [*ours, *folder.glob("checkpoints/*"), *folder.glob("untrained/*")]:
+        if path.is_symlink():  # it would lead our writing to another place
+            raise UserError(f"--out {folder}: {path.name} in it is a link; choose another folder")
     try:
-        ours = {"arguments", "labels", "splits"} <= set(
-            json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        )
+        ours = {"arguments", "labels", "splits"} <= set(read_json(folder / "run.json"))
     except (OSError, ValueError, TypeError, RecursionError):
         # No run.json, but traces of a run that was killed: ours too.
         ours = any(folder.glob(".saving-*")) or is_begun(folder)
@@ -154,7 +170,7 @@ def is_begun(folder):
 def is_done(folder):
     """Whether `folder` holds a model whose run came to its end."""
     try:
-        run = json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
+        run = read_json(Path(folder, "run.json"))
         return "test" in run["results"] and not is_begun(folder)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
@@ -167,7 +183,7 @@ def read_arguments(folder):
         if not str(folder).strip():
             raise FileNotFoundError
         words = []
-        for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+        for name, value in read_json(path).items():
             if value is not None and value is not False:
                 words.append(f"--{name.replace('_', '-')}")
                 words[-1] += "" if value is True else f"={value}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import parallel
 from errors import UserError, make_parser, run_command
-from folder import write_whole
+from folder import how_to_go_on, open_to_append, write_whole
 from resume import signals_seen, whole_steps
 
 
@@ -83,9 +83,15 @@ def write_history(out, lines):
 
 def add_history(out, lines):
     """Add lines to history.jsonl. It is closed each time, so what is in it survives a kill."""
+    path = Path(out, "history.jsonl")
     if parallel.rank() == 0:
-        with open(Path(out, "history.jsonl"), "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        try:
+            with open_to_append(path) as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}). {how_to_go_on(out)}"
+            ) from error
 
 
 # ------------------------------------------------------------------------------ 2. the best epoch

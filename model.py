@@ -152,11 +152,11 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     """
     try:
         fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
-        config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        config = load_config(name)
         old_names = list(config.id2label.values())
         label_names = label_names or old_names
         config.id2label = dict(enumerate(label_names))  # their number is num_labels
@@ -200,6 +200,20 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         f"head, drawn with --seed {seed}, which training will fill. UNEXPECTED: "
         f"{len(info['unexpected_keys'])} tensors of the old pretraining head, left behind."
     )
+
+
+def load_config(name):
+    """A model's config. Raises ValueError if it asks for attention code from somewhere else.
+
+    Where a package named kernels is installed, transformers fetches such code and runs it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    for key, value in vars(config).items():
+        if "attn_implementation" in key and "/" in str(value):
+            raise ValueError(f"its config.json asks for the code of {value}, which is not run here")
+    return config
 
 
 def set_dropout(config, dropout, attention_dropout):

@@ -268,6 +268,8 @@ def parse_arguments(chapter, argv=None):
     args.out = os.path.normpath(args.out)  # "model/" is "model"
     if os.path.exists(args.data):  # so that evaluate.py finds the same file, wherever it is started
         args.data = os.path.abspath(args.data)
+    if os.path.isdir(args.model) and not args.demo:
+        args.model = os.path.abspath(args.model)
     return args
 
 
@@ -277,6 +279,12 @@ def resumed_words(parser, folder, argv):
         print(f"{folder} is done: there is nothing left to go on with")
         raise SystemExit(0)
     words = read_arguments(folder)
+    known = {action.dest for action in parser._actions} - {"help", "resume", "overwrite"}
+    words = [word for word in words if word[2:].partition("=")[0].replace("-", "_") in known]
+    made = (
+        f"--model={demo.untrained_folder(dict(w.partition('=')[::2] for w in words).get('--out'))}"
+    )
+    words = [word for word in words if word != made]  # the folder may have moved, and it with it
     before, now = (vars(parser.parse_args(line)) for line in (words, [*words, *argv]))
     for name in before:
         if before[name] != now[name] and name not in FREE:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
-from errors import UserError, make_parser, out_of_memory, run_command
+from errors import UserError, make_parser, out_of_memory, plain, run_command
 
 import parallel
 from attention import choose_attention
@@ -23,6 +23,9 @@ from dataset import clean, encode, make_collate, make_examples
 from evaluate import check_target, predict_logits
 from model import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
+
+
+WEIGHTS_AND_WORDS = ("model.safetensors", "config.json", "tokenizer.json")
 
 
 def make_classifier(folder, device, precision="fp32", batch_size=None):
@@ -59,7 +62,7 @@ def show(text, label, score, as_json, error=""):
         print(json.dumps({"text": text} | answer), flush=True)
     else:
         answer = f"({error})" if error else f"{label:10} {score:.3f}"
-        print(f"{answer}  {clean(text)}", flush=True)
+        print(f"{answer}  {plain(clean(text))}", flush=True)
 
 
 def check_texts(texts):
@@ -67,6 +70,19 @@ def check_texts(texts):
     for number, text in enumerate(texts, start=1):
         if not clean(text):
             raise UserError(f"text {number} of {len(texts)} is empty: give it some words")
+
+
+def is_newer(out, *sources):
+    """Whether `out` is there, not unfinished, and younger than all that it was made from."""
+    if not Path(out).exists() or Path(f"{out}.unfinished").exists():
+        return False
+    times = [path.stat().st_mtime for path in map(Path, sources) if path.exists()]
+    if len(times) < len(sources) or max(times) > Path(out).stat().st_mtime:
+        raise UserError(
+            f"{out} is there, but older than the file or the model, and nothing unfinished is "
+            "beside it: delete it, or leave --resume out to write it again"
+        )
+    return True
 
 
 def answer_file(args, run, classify, precision):
@@ -89,14 +105,20 @@ def answer_file(args, run, classify, precision):
         return None
     identity = {
         "the file": file_digest(args.file),
-        "the model": file_digest(Path(args.model, "model.safetensors")),
-        "the options": [text_column, label_column, precision, args.batch_size],
+        "the model": [file_digest(Path(args.model, name)) for name in WEIGHTS_AND_WORDS],
+        "the options": [text_column, label_column, precision, args.batch_size, names]
+        + [arguments["max_length"], arguments["truncation"]],
     }
     try:
         rows, errors = write_predictions(args.out, count, chunks, identity, args.resume)
     except KeyboardInterrupt:
         print("\nstopped. To go on: the same command, with --resume", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk
+        raise UserError(
+            f"{args.out} cannot be written ({error.strerror}). To go on: the same command, with "
+            "--resume"
+        ) from error
     print(f"{rows - errors.total():,} of {rows:,} rows predicted, in {args.out}")
     for error, number in errors.items():
         print(f"{number:,} rows have an error instead: {error}", file=sys.stderr)
@@ -160,11 +182,11 @@ def main():
     if args.resume:
         if args.out is None:
             raise UserError("--resume goes with --file and --out")
-        if Path(args.out).exists() and not Path(f"{args.out}.unfinished").exists():
-            print(f"{args.out} is done: there is nothing left to go on with")
-            return None
     if args.out is not None:
         check_target(args.out, args.file, args.model)
+        if args.resume and is_newer(args.out, args.file, Path(args.model, "model.safetensors")):
+            print(f"{args.out} is done: there is nothing left to go on with")
+            return None
     check_texts(args.texts)
 
     precision = args.precision or ("auto" if args.file else "fp32")

@@ -35,7 +35,8 @@ from folder import how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
 # Options that may change on --resume.
-FREE = {"out", "resume", "overwrite", "save_every"}
+# Where model and data lie may change; what they are is compared by fingerprints.
+FREE = {"out", "resume", "overwrite", "save_every", "model", "data"}
 # Files whose code can change the result.
 CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
 CODE += ("history", "resume", "checkpoint", "parallel")
@@ -70,11 +71,14 @@ def take_state(position, optimizer, scaler, device):
 
 def put_back(state, optimizer, scaler, device):
     """The reverse of take_state(). Returns the position."""
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
     generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
-    for generator, states in zip(generators, state["random"]):
-        generator.set_rng_state(states[parallel.rank()].clone())  # torch crashes on a view here
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        for generator, states in zip(generators, state["random"], strict=True):
+            generator.set_rng_state(states[parallel.rank()].clone())  # torch crashes on a view here
+    except Exception as error:
+        raise UserError(f"the checkpoint does not fit this model ({error})") from error
     return copy.deepcopy(state["position"])
 
 
@@ -169,7 +173,11 @@ def read_state(folder):
     try:
         # weights_only: a file of this format can hold a program; like this, it is not run.
         state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-        if set(state) >= {"position", "optimizer", "scaler", "random", "run", "lines", "same"}:
+        kinds = {"position": dict, "optimizer": dict, "scaler": dict, "random": list, "run": dict}
+        kinds |= {"lines": list, "same": dict}
+        position = {"epoch": int, "batch": int, "step": int, "losses": list, "window_sizes": list}
+        whole = all(isinstance(state.get(key), kind) for key, kind in kinds.items())
+        if whole and all(isinstance(state["position"].get(k), v) for k, v in position.items()):
             return state
         reason = "it holds something else"
     except Exception as error:
@@ -261,6 +269,7 @@ def what_matters(args, run, examples, model):
     same |= {name: version(name) for name in ("torch", "transformers", "tokenizers", "datasets")}
     same["precision"] = run["device"]["precision"]
     same["the kind of device"] = run["device"]["type"]
+    same["the number of threads (OMP_NUM_THREADS)"] = run["device"]["threads"]
     same["the number of processes"] = parallel.world()
     same["the data (a fingerprint)"] = run["data_fingerprint"]
     tokens = json.dumps([[row["input_ids"] for row in split] for split in examples.values()])

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import parallel
 from dataset import clean
 from errors import UserError, make_parser, run_command
-from folder import only_writer, write_whole
+from folder import only_writer, open_to_append, write_whole
 from sources import check_columns, label_index, read_rows
 
 COLUMNS = ("text", "label", "predicted", "score", "error")
@@ -91,7 +91,7 @@ def write_predictions(out, count, chunks, identity, resume=False):
     """
     unfinished, notes = Path(f"{out}.unfinished"), Path(f"{out}.unfinished.json")
     first = parallel.rank() == 0  # with torchrun the others compute their share and write nothing
-    with only_writer(f"{out}.lock", out) if first else contextlib.nullcontext():
+    with only_writer(f"{out}.unfinished.lock", out) if first else contextlib.nullcontext():
         done = {"identity": identity, "rows": 0, "bytes": 0, "errors": {}}
         if resume:
             done |= read_notes(out, unfinished, notes, identity)
@@ -127,7 +127,7 @@ def write_predictions(out, count, chunks, identity, resume=False):
 
 def open_answers(path, size):
     """Open a file to write behind its first `size` bytes; what it has more of is cut off."""
-    file = open(path, "a", encoding="utf-8", newline="", errors="replace")
+    file = open_to_append(path)
     file.truncate(size)
     return file
 

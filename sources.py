@@ -59,11 +59,13 @@ def read_csv(path):
     # utf-8-sig: spreadsheets start a file with an invisible mark, which would stick to the first
     # name. newline="": a quoted text may contain line ends, which are for the csv module to read.
     with open(path, encoding="utf-8-sig", newline="") as file:
-        first_line = file.readline()
+        start, first_line = 0, file.readline()
+        while first_line and not first_line.strip():
+            start, first_line = file.tell(), file.readline()
         # Separators inside of quotes do not count.
         delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
         delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
-        file.seek(0)
+        file.seek(start)
         # strict: else a quote that is never closed swallows the rest of the file in silence.
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
@@ -265,7 +267,12 @@ def label_index(value, names):
         return None
     if name in names:
         return names.index(name)
-    if name.isdecimal() and int(name) < len(names) and not any(is_number(other) for other in names):
+    if (
+        name.isdecimal()
+        and len(name) < 10
+        and int(name) < len(names)
+        and not any(is_number(other) for other in names)
+    ):
         return int(name)
     raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
 

@@ -74,6 +74,9 @@ def place(tmp_path_factory, tokenizer):
     (root / "begun" / "checkpoints" / "arguments.json").write_text(json.dumps(begun))
     (root / "torn" / "checkpoints" / "arguments.json").write_text('{"model": "enc')
     (root / "led" / "history.jsonl").symlink_to(root / "good.csv")
+    (root / "led2" / "untrained").mkdir(parents=True)
+    (root / "led2" / "untrained").rmdir()
+    (root / "led2" / "untrained").symlink_to(root / "theirs")
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
@@ -104,6 +107,17 @@ def trained(place, monkeypatch, capsys):
         shutil.copy(place / "encoder" / "model.safetensors", place / "headless")
         run = json.loads((place / "model" / "run.json").read_text())
         (place / "swapped" / "run.json").write_text(json.dumps(run | {"labels": ["1", "0"]}))
+        for name, key, value in (("long", "max_length", 10**6), ("listed", "data", 5)):
+            shutil.copytree(place / "model", place / name)
+            changed = json.loads(json.dumps(run))
+            changed["arguments"][key] = value
+            (place / name / "run.json").write_text(json.dumps(changed))
+        for name in ("forged", "kernel"):
+            shutil.copytree(place / "model", place / name)
+        (place / "forged" / "run.json").write_text(json.dumps(run | {"labels": ["0\n1 0.9", "1"]}))
+        config = json.loads((place / "kernel" / "config.json").read_text())
+        config["_attn_implementation"] = "evil/kernel"
+        (place / "kernel" / "config.json").write_text(json.dumps(config))
         run["arguments"]["truncation"] = "middle"
         (place / "strange" / "run.json").write_text(json.dumps(run))
     return place / "model"
@@ -164,7 +178,7 @@ BAD = [
     ("finetune", TRAIN + "good.csv --out theirs", "README.md that is not ours"),
     ("finetune", TRAIN + "good.csv --out theirs2", "run.json that is not ours"),
     ("finetune", TRAIN + "good.csv --out theirs3", "checkpoints that is not ours"),
-    ("finetune", TRAIN + "good.csv --out led", "history.jsonl is a link"),
+    ("finetune", TRAIN + "good.csv --out led", "history.jsonl in it is a link"),
     ("finetune", "--model encoder --data good.csv", "finished model.*add --overwrite"),
     ("finetune", "--model encoder --data good.csv --out begun", "not done.*--resume begun"),
     ("finetune", TRAIN + "good.csv --save-every -1", "--save-every -1"),
@@ -175,7 +189,16 @@ BAD = [
     ("finetune", "--resume torn", "arguments.json is damaged"),
     ("finetune", "--resume begun --overwrite", "not both"),
     ("finetune", "--resume begun --epochs 7", "--epochs was 1 and would be 7"),
-    ("finetune", "--resume begun --data tiny.csv", "--data was .*good.csv and would be tiny.csv"),
+    ("finetune", "--resume begun --seed 7", "--seed was 42 and would be 7"),
+    ("finetune", TRAIN + "good.csv --out led2", "untrained in it is a link"),
+    ("predict", "--model forged good", "run.json is damaged"),
+    ("predict", "--model long good", "max_length that the model cannot read"),
+    ("predict", "--model kernel good", "asks for the code of evil/kernel"),
+    ("evaluate", "--model listed", "run.json is damaged"),
+    ("predict", "--file good.csv --out tiny.csv --resume", "older than the file or the model"),
+    ("predict", "--file missing.csv --out tiny.csv --resume", "older than|not a file"),
+    ("predict", "good --resume", "--resume goes with"),
+    ("evaluate", "--compare good.csv missing.csv", "no column 'predicted'"),
     ("finetune", TRAIN + "good.csv --seed -1", "--seed -1"),
     (
         "finetune",

@@ -82,7 +82,7 @@ def test_naive_bayes_weights_are_scikit_learn_s(splits):
 
 
 def test_the_baseline_keeps_up_with_scikit_learn(splits):
-    """TfidfVectorizer and LogisticRegression on the same reviews: no more than half a point ahead."""
+    """TfidfVectorizer and LogisticRegression on the same reviews: at most half a point ahead."""
     parts, names = splits
     classify, weights, features, _ = baseline.train_baseline(parts, names)
     truth = torch.tensor(parts["test"]["labels"])

@@ -155,7 +155,7 @@ def test_a_run_that_is_stopped_while_it_validates_loses_nothing(
 def test_an_epoch_that_has_been_judged_is_not_judged_again(
     place, undisturbed, monkeypatch, tmp_path
 ):
-    """Killed in the first step after a validation: its epoch must not stand in the history twice."""
+    """Killed in the first step after a validation: its epoch must not be in the history twice."""
     with monkeypatch.context() as patch:
         at_step(patch, 9, lambda: sys.exit(3))  # nothing is saved on the way out, as with a kill
         assert run(place, *WORDS, "--out", tmp_path / "out").returncode == 3
@@ -297,6 +297,9 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
         assert "torch was 2.13.0" in refused()
         assert "transformers was 5.23.0 and is 0.1" in refused()
     with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 77)
+        assert "(OMP_NUM_THREADS) was" in refused() and "is 77" in refused()
+    with monkeypatch.context() as patch:
         patch.setattr(resume, "code_of", lambda source: "other")
         assert "dataset.py (a fingerprint)" in refused()
     with monkeypatch.context() as patch:
@@ -313,6 +316,18 @@ def test_comments_and_docstrings_of_the_code_may_change():
     two = "# two\nx = 1\ndef f():\n    '''New.'''\n    return x\n"
     assert resume.code_of(one) == resume.code_of(two)
     assert resume.code_of(one) != resume.code_of(one.replace("x = 1", "x = 2"))
+
+
+def test_a_run_goes_on_where_it_was_moved_to_and_from_any_folder(
+    stopped, place, undisturbed, tmp_path
+):
+    """What model and data are decides, and not where they lie."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(stopped, moved / "run")
+    done = run_script("finetune.py", "--resume", "moved/run", cwd=tmp_path, module=finetune)
+    assert done.returncode == 0, done.stderr
+    assert outcome(moved / "run")[2] == undisturbed[2]
 
 
 # ------------------------------------------------------------------------------ the folder
@@ -364,16 +379,41 @@ def test_history_holds_every_step_and_every_epoch_once(undisturbed, place):
     assert done.returncode == 0 and done.stdout.count("epoch") == 3
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [("same", [1]), ("position", {}), ("lines", 7), ("run", 1), ("random", []), ("optimizer", {})],
+)
+def test_a_strange_checkpoint_with_right_checksums_is_refused_in_one_line(
+    stopped, place, key, value
+):
+    """It was not written by this program, whoever computed its checksums."""
+    folder = stopped / "checkpoints" / str(resume.numbers(stopped)[-1])
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save(state | {key: value}, folder / "state.pt")
+    (folder / "SHA256SUMS").write_bytes(resume.checksums(folder))
+    done = run(place, "--resume", stopped)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "no checkpoint of ours" in done.stderr or "does not fit this model" in done.stderr
+
+
 def test_a_link_in_the_folder_of_a_stranger_leads_our_writing_nowhere(stopped, place, tmp_path):
     """A model folder that somebody sends must not write into the home of who resumes it."""
     (tmp_path / "precious").write_text("mine")
     (stopped / "history.jsonl").unlink()
     (stopped / "history.jsonl").symlink_to(tmp_path / "precious")
     done = run(place, "--resume", stopped)
-    assert done.returncode == 2 and "history.jsonl is a link" in done.stderr
+    assert done.returncode == 2 and "history.jsonl in it is a link" in done.stderr
     (stopped / "history.jsonl").unlink()
+    # A link that has the name of a temporary file is removed, not followed.
+    (stopped / "history.jsonl.new").symlink_to(tmp_path / "precious")
+    (stopped / "README.md.new").symlink_to(tmp_path / "precious")
+    assert (
+        run(place, "--resume", shutil.copytree(stopped, tmp_path / "b", symlinks=True)).returncode
+        == 0
+    )
+    assert (tmp_path / "precious").read_text() == "mine"
     shutil.move(stopped / "checkpoints", tmp_path / "elsewhere")
     (stopped / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    assert "checkpoints is a link" in run(place, "--resume", stopped).stderr
+    assert "checkpoints in it is a link" in run(place, "--resume", stopped).stderr
     with pytest.raises(UserError):
         resume.read_state(tmp_path)

@@ -1,4 +1,4 @@
-"""Appendix K: rows in, rows out: in order, none lost, none twice, and a bad one is no reason to stop."""
+"""Appendix K: rows in, rows out: in order, none lost, none twice; a bad one stops nothing."""
 
 import csv
 import json
@@ -86,7 +86,10 @@ def test_what_was_begun_is_neither_overwritten_nor_mixed_with_another_file(tmp_p
     ):
         with pytest.raises(UserError, match=message):
             answer(tmp_path / "in.csv", tmp_path / "out.csv", **words)
-    with only_writer(tmp_path / "out.csv.lock", "out.csv"), pytest.raises(UserError, match="wait"):
+    with (
+        only_writer(tmp_path / "out.csv.unfinished.lock", "out.csv"),
+        pytest.raises(UserError, match="wait"),
+    ):
         answer(tmp_path / "in.csv", tmp_path / "out.csv", True)
     assert (tmp_path / "out.csv.unfinished").read_bytes() == begun
     for damage in ("{", '{"rows": 1}', json.dumps({"identity": {}, "bytes": 10**9})):
@@ -154,11 +157,11 @@ def test_a_killed_prediction_goes_on(tmp_path, rehearsed):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_csv_in_the_dialects_people_have(tmp_path, mark, delimiter, end):
-    """Spreadsheets of three countries, with and without the invisible mark at the start."""
+    """Spreadsheets of three countries, an invisible mark at the start, an empty first line."""
     texts = ["plain", f"with{delimiter} one", 'a "quote"', "two\nlines", "\u05e9\u05dc\u05d5\u05dd"]
     path = tmp_path / "in.csv"
     with open(path, "w", encoding="utf-8", newline="") as file:
-        file.write(mark)
+        file.write(mark + end)
         writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
         writer.writerow(["text", "label", "a, b; c\td"])
         writer.writerows((text, 1, "") for text in texts)

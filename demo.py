@@ -291,7 +291,7 @@ DEFAULTS = {
     "data": str(REVIEWS),
     "model": None,  # the folder below, inside --out
     "out": "demo",
-    "epochs": 12,  # a pretrained model needs 2 or 3; this one has to learn every word first
+    "epochs": 8,  # a pretrained model needs 2 or 3; this one has to learn every word first
     "lr": 1e-3,  # twenty times the usual: there is no earlier knowledge that it could destroy
     "batch_size": 16,
     "max_length": 64,  # longer than 19 reviews in 20; the rest get cut, so that cutting runs too

@@ -116,7 +116,7 @@ def main():
         sys.exit((root / "whole.log").read_text())
     whole = what_counts(root / "whole")
     print(f"undisturbed: {seconds:.1f} s, {whole['history.jsonl'].count(10)} lines of history")
-    kinds = ["at any moment", "while a checkpoint is written", "while the model is saved"]
+    kinds = ["while a checkpoint is written", "while the model is saved", "at any moment"]
     bad = number = 0
     while number < args.runs:
         out, log = Path(tempfile.mkdtemp(dir=root)), root / f"{number}.log"

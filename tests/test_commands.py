@@ -222,7 +222,7 @@ def test_three_classes_with_names_of_ones_own(tmp_path, rehearsed):
 
 # ------------------------------------------------------------------------------ stopping, network
 def test_ctrl_c_says_which_command_goes_on_and_it_does(tmp_path):
-    """An evening's work must not be lost because the laptop has to move (more in test_resume.py)."""
+    """An evening's work must not be lost because the laptop must move (more in test_resume.py)."""
     command = [sys.executable, "-u", "finetune.py", "--demo", "--out", tmp_path / "stop"]
     process = subprocess.Popen(
         [*map(str, command), "--epochs", "200"],

@@ -118,8 +118,9 @@ def test_half_a_tokenizer_in_the_cache_is_not_taken_for_a_whole_one(tmp_path, mo
     assert load_tokenizer(NAME)("good film")["input_ids"] == [2, 5, 6, 3]
 
 
-def test_patience_is_for_the_network_only_and_ends(capsys):
+def test_patience_is_for_the_network_only_and_ends(capsys, monkeypatch):
     """Otherwise a bug would be tried five times, and an outage for ever."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     calls = []
 
     def fail(error):

@@ -68,7 +68,7 @@ def test_when_one_process_is_killed_the_others_end_and_say_so(tmp_path):
     with open(log, "w") as file:
         words = ["finetune.py", "--demo", "--epochs", "500", "--out", tmp_path / "model"]
         started = torchrun(2, *words, stdout=file, stderr=file)
-        while "epoch 2/500" not in log.read_text():
+        while "epoch 1/500" not in log.read_text():
             assert started.poll() is None, log.read_text()
             time.sleep(0.2)
         children = subprocess.run(

@@ -15,6 +15,7 @@ Expect    the figures of evaluate.py for the same test split, those of always sa
 import json
 import re
 import time
+import warnings
 from collections import Counter
 
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 from evaluate import check_target, print_scores, save_predictions, score, wilson_interval
 from folder import write_whole
+from model import hardware_name
 from splits import load_splits, require_all_classes
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[!?]")  # "isn't" is one word, and "!" has an opinion
@@ -50,61 +52,51 @@ def count_features(texts, least=2):
     return {feature: number for number, feature in enumerate(found)}
 
 
-def to_bags(texts, numbers):
-    """(ids, offsets): the numbers of all texts' features in one row, and where each text begins.
+def to_table(texts, numbers):
+    """A table [N, V] with a row for each text: 1 / sqrt(n) for each of its n features, else 0.
 
-    ids: [F], F being all features of all texts. offsets: [N]. A table [N, V] of noughts and ones
-    would have billions of cells, of which one in ten thousand is a one.
+    Sparse: only one cell in ten thousand is not 0, and only those are kept (CSR format: all their
+    columns in one list, and where in it each row begins). The root, because a text of four times as
+    many words has sums about twice as large by chance alone, and would seem twice as sure.
     """
-    ids, offsets = [], []
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    columns, begins = [], [0]
     for text in texts:
-        offsets.append(len(ids))
-        ids += [numbers[feature] for feature in features_of(text) if feature in numbers]
-    return torch.tensor(ids), torch.tensor(offsets)
-
-
-def add_weights(bags, weights):
-    """For each text the sum of its features' weights, over the root of their number. [N, C].
-
-    weights: [V, C]. The root, because a text of four times as many words has sums about twice as
-    large by chance alone, and would seem twice as sure.
-    """
-    ids, offsets = bags
-    sums = functional.embedding_bag(ids, weights, offsets, mode="sum")  # [N, C]
-    return sums * features_per_text(bags).clamp(min=1).rsqrt()[:, None]
-
-
-def features_per_text(bags):
-    """[N]"""
-    ids, offsets = bags
-    return torch.diff(offsets, append=torch.tensor([len(ids)]))
+        columns += [numbers[feature] for feature in features_of(text) if feature in numbers]
+        begins.append(len(columns))
+    begins = torch.tensor(begins)  # [N + 1]
+    sizes = begins.diff()  # [N], features of each text
+    values = sizes.clamp(min=1).rsqrt().repeat_interleave(sizes)
+    shape = len(texts), len(numbers)
+    return torch.sparse_csr_tensor(begins, torch.tensor(columns, dtype=torch.long), values, shape)
 
 
 # ------------------------------------------------------------------------------ 2. weights
-def log_ratios(bags, labels, size, classes, smoothing=1.0):
+def log_ratios(table, truth, smoothing=1.0):
     """Naive Bayes weights: how much likelier a feature is in a class than outside of it. [V, C].
 
     The logarithm of a ratio of two shares, so 0 says nothing, and positive speaks for the class.
-    smoothing: added to each count, or a word met once would be proof.
+    table: [N, V]. truth: [N, C], 1 for the class of a text and 0 for the others. smoothing: added to
+    each count, or a word met once would be proof.
     """
-    ids, _ = bags
-    label_of = torch.as_tensor(labels).repeat_interleave(features_per_text(bags))  # [F]
-    counts = torch.zeros(size, classes)  # [V, C]
-    counts.index_put_((ids, label_of), torch.tensor(1.0), accumulate=True)
+    there = torch.sparse_csr_tensor(
+        table.crow_indices(), table.col_indices(), table.values().sign(), table.shape
+    )
+    counts = there.t().to_sparse_csr() @ truth  # [V, C], texts of a class that have the feature
     inside = counts + smoothing
     outside = counts.sum(dim=1, keepdim=True) - counts + smoothing
     return (inside / inside.sum(dim=0)).log() - (outside / outside.sum(dim=0)).log()
 
 
-def fit(bags, labels, ratios, strength, start, steps=15):
+def fit(table, turned, truth, ratios, strength, start, steps=30):
     """Logistic regression on top. start: (factors [V, C], bias [C]). Returns both, improved.
 
     Naive Bayes takes every feature for a witness of its own, though "waste" and "waste of" say the
     same. So each ratio gets a factor, found by making the cross-entropy of the train reviews small;
     strength * factor^2 keeps those near 0 that explain little (Wang and Manning 2012).
+    table: [N, V], turned: the same as [V, N].
     """
-    labels = torch.as_tensor(labels)
-    factors, bias = (part.clone().requires_grad_() for part in start)
+    factors, bias = (part.clone() for part in start)
     # LBFGS guesses the curvature of the loss from its last gradients. With all reviews at once and
     # a loss of a single valley it needs a few dozen steps, and no learning rate.
     optimizer = torch.optim.LBFGS(
@@ -112,14 +104,16 @@ def fit(bags, labels, ratios, strength, start, steps=15):
     )
 
     def loss():
-        optimizer.zero_grad()
-        logits = add_weights(bags, factors * ratios) + bias  # [N, C]
-        value = functional.cross_entropy(logits, labels) + strength * factors.square().sum()
-        value.backward()
-        return value
+        logits = table @ (factors * ratios) + bias  # [N, C]
+        # The gradient by hand: by the logits, cross-entropy has the probabilities minus the truth
+        # as its gradient; the table turned round hands it back to the features.
+        error = (logits.softmax(dim=-1) - truth) / len(truth)  # [N, C]
+        factors.grad = ratios * (turned @ error) + 2 * strength * factors
+        bias.grad = error.sum(dim=0)
+        return functional.cross_entropy(logits, truth) + strength * factors.square().sum()
 
     optimizer.step(loss)
-    return factors.detach(), bias.detach()
+    return factors, bias
 
 
 def train_baseline(splits, names):
@@ -131,20 +125,22 @@ def train_baseline(splits, names):
     numbers = count_features(train["texts"])
     if not numbers:
         raise UserError("no word stands in two train texts: there is nothing to count")
-    bags, held_out = to_bags(train["texts"], numbers), to_bags(validation["texts"], numbers)
-    ratios = log_ratios(bags, train["labels"], len(numbers), len(names))
-    truth = torch.as_tensor(validation["labels"])
+    table, held_out = to_table(train["texts"], numbers), to_table(validation["texts"], numbers)
+    turned = table.t().to_sparse_csr()  # [V, N]
+    truth = functional.one_hot(torch.as_tensor(train["labels"]), len(names)).float()  # [N, C]
+    ratios = log_ratios(table, truth)
+    answers = torch.as_tensor(validation["labels"])
     best, found = None, (torch.zeros_like(ratios), torch.zeros(len(names)))
     for strength in STRENGTHS:  # each starts from what the one before has found
-        found = fit(bags, train["labels"], ratios, strength, found)
+        found = fit(table, turned, truth, ratios, strength, found)
         weights, bias = found[0] * ratios, found[1]
-        loss = functional.cross_entropy(add_weights(held_out, weights) + bias, truth).item()
+        loss = functional.cross_entropy(held_out @ weights + bias, answers).item()
         if best is None or loss < best[0]:
             best = loss, weights, bias, strength
     _, weights, bias, strength = best
 
     def classify(texts):
-        return add_weights(to_bags(texts, numbers), weights) + bias
+        return to_table(texts, numbers) @ weights + bias
 
     return classify, weights, list(numbers), strength
 
@@ -169,10 +165,11 @@ def main():
     for target in (args.save, args.results):
         if target is not None:
             check_target(target, args.data)
-    splits, names, notes, _ = load_splits(
-        args.data, args.text_column, args.label_column, args.seed, args.subset
-    )
+    where = args.data, args.text_column, args.label_column, args.seed
+    splits, names, notes, data_fingerprint = load_splits(*where, args.subset)
     require_all_classes(splits, names, notes)
+    if args.subset is not None:  # the train reviews that finetune.py draws; but all of test
+        splits["test"] = load_splits(*where)[0]["test"]
     started = time.perf_counter()
     classify, weights, features, strength = train_baseline(splits, names)
     test = splits["test"]
@@ -198,9 +195,16 @@ def main():
             args.save, [(text, names[l], names[p], s) for text, l, p, s in zip(*columns)]
         )
     if args.results:
-        record = {"arguments": vars(args), "labels": names, "seconds": seconds}
-        record["train_reviews"] = len(splits["train"]["texts"])
-        write_whole(args.results, json.dumps(record | {"test": figures}, indent=2) + "\n")
+        record = {
+            "arguments": {key: vars(args)[key] for key in ("data", "subset", "seed")},
+            "data_fingerprint": data_fingerprint,
+            "hardware": hardware_name(torch.device("cpu")),
+            "versions": {"torch": torch.__version__},
+            "train_reviews": len(splits["train"]["texts"]),
+            "seconds": seconds,
+            "test": figures,
+        }
+        write_whole(args.results, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

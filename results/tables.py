@@ -55,7 +55,22 @@ def accuracy():
     return "\n".join(lines).rstrip()
 
 
-SECTIONS = {"speed": speed, "accuracy": accuracy}
+def baseline():
+    """The table of results/baseline-*.json, which `python baseline.py --results FILE` writes."""
+    lines = ["| train reviews | command | test accuracy (95 % interval, n) | seconds |"]
+    lines += ["|---|---|---|---|"]
+    for found in sorted(read("baseline-*.json"), key=lambda one: one["train_reviews"]):
+        test, subset = found["test"], found["arguments"]["subset"]
+        low, high = wilson_interval(test["correct"], test["n"])
+        command = "python baseline.py" + (f" --subset {subset}" if subset else "")
+        lines.append(
+            f"| {found['train_reviews']:,} | `{command}` | {test['correct'] / test['n']:.2%} "
+            f"({low:.2%} to {high:.2%}, {test['n']:,}) | {found['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+SECTIONS = {"speed": speed, "accuracy": accuracy, "baseline": baseline}
 
 
 def rewrite(text):

@@ -48,7 +48,8 @@ def count_features(texts, least=2):
     counts = Counter()
     for text in texts:
         counts.update(features_of(text))
-    found = (feature for feature, count in counts.items() if count >= least)
+    # Sorted: sets have another order in every run, and sums would differ in their last digits.
+    found = sorted(feature for feature, count in counts.items() if count >= least)
     return {feature: number for number, feature in enumerate(found)}
 
 
@@ -62,7 +63,7 @@ def to_table(texts, numbers):
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
     columns, begins = [], [0]
     for text in texts:
-        columns += [numbers[feature] for feature in features_of(text) if feature in numbers]
+        columns += sorted(numbers[word] for word in features_of(text) if word in numbers)
         begins.append(len(columns))
     begins = torch.tensor(begins)  # [N + 1]
     sizes = begins.diff()  # [N], features of each text

@@ -34,6 +34,7 @@ from hub import connect_to_hub
 from model import autocast, choose_hardware
 from sources import load_table
 from splits import draw, load_splits, take, usable_rows
+from windows import average, encode_windows
 
 
 # ------------------------------------------------------------------------------ 1. ask the model
@@ -297,6 +298,9 @@ def main():
         help="number format (default: auto, 16 bits where the hardware has them)",
     )
     parser.add_argument(
+        "--windows", action="store_true", help="read long reviews whole, in windows that overlap"
+    )
+    parser.add_argument(
         "--compare",
         nargs=2,
         metavar="FILE.csv",
@@ -323,14 +327,21 @@ def main():
 
     texts, labels = chosen["texts"], chosen["labels"]
     max_length = run["arguments"]["max_length"]
-    input_ids, lengths = encode(
-        texts, tokenizer, max_length, run["arguments"]["truncation"], progress=True
-    )
-    examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
+    if args.windows:
+        input_ids, owners, _, lengths = encode_windows(texts, tokenizer, max_length, progress=True)
+        labels_of = [labels[owner] for owner in owners]
+    else:
+        input_ids, lengths = encode(
+            texts, tokenizer, max_length, run["arguments"]["truncation"], progress=True
+        )
+        labels_of = labels
+    examples, collate = make_examples(input_ids, labels_of), make_collate(tokenizer.pad_token_id)
     with out_of_memory(f"try --batch-size {max(1, (args.batch_size or 16) // 2)}"):
         logits = predict_logits(
             model, examples, collate, device, precision, args.batch_size, "evaluating"
         )
+    if args.windows:
+        logits = average(logits, owners, len(texts))
     print_scores(score(logits, labels, run["labels"]), args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
     print_by_length(logits, labels, lengths, max_length)

@@ -10,6 +10,7 @@ Expect    label, probability and text; with --json one object a line, for progra
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,18 +22,23 @@ from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from evaluate import check_target, predict_logits
+from explain import explain, page, print_explanation
+from folder import write_whole
 from model import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
+from windows import average, encode_windows
 
 
 WEIGHTS_AND_WORDS = ("model.safetensors", "config.json", "tokenizer.json")
 
 
-def make_classifier(folder, device, precision="fp32", batch_size=None):
-    """Load a saved model. Returns (classify, run), run being the folder's run.json.
+def make_classifier(folder, device, precision="fp32", batch_size=None, windows=False):
+    """Load a saved model. Returns (classify, run, parts), run being the folder's run.json.
 
     classify(texts) gives one (label name, probability) per text, in their order. Every text needs a
     word at least: a model asked about nothing answers all the same, and the answer means nothing.
+    windows: read long texts in windows (windows.py) and do not cut them. parts: (model, tokenizer,
+    collate), for those who want to ask more.
     """
     model, tokenizer, run = load_model(folder, device)
     choose_attention(model, device, precision)
@@ -41,28 +47,72 @@ def make_classifier(folder, device, precision="fp32", batch_size=None):
 
     def classify(texts):
         texts = [clean(text) for text in texts]
-        input_ids, _ = encode(texts, tokenizer, arguments["max_length"], arguments["truncation"])
-        examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
+        if windows:
+            input_ids, owners, *_ = encode_windows(texts, tokenizer, arguments["max_length"])
+        else:
+            input_ids, _ = encode(
+                texts, tokenizer, arguments["max_length"], arguments["truncation"]
+            )
+        examples = make_examples(input_ids, [0] * len(input_ids))  # labels that nobody will look at
         with out_of_memory(f"use --batch-size {max(1, (batch_size or 16) // 2)}"):
-            # [N, C]
             logits = predict_logits(model, examples, collate, device, precision, batch_size)
-        # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
+        if windows:
+            logits = average(logits, owners, len(texts))
+        # [N, C]. Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
         # how sure the model is, which is not yet how often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
         return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
 
-    return classify, run
+    return classify, run, (model, tokenizer, collate)
 
 
-def show(text, label, score, as_json, error=""):
-    """Print one answer; flushed, so that a program that reads along does not wait for the next."""
+def show(text, label, score, as_json, error="", more=None):
+    """Print one answer; flushed, so that a program that reads along does not wait for the next.
+
+    more: further entries of the JSON object.
+    """
     if as_json:
         answer = {"label": None, "score": None, "error": error}
         answer = answer if error else {"label": label, "score": score}
-        print(json.dumps({"text": text} | answer), flush=True)
+        print(json.dumps({"text": text} | answer | (more or {})), flush=True)
     else:
         answer = f"({error})" if error else f"{label:10} {score:.3f}"
         print(f"{answer}  {plain(clean(text))}", flush=True)
+
+
+def show_windows(text, classify, run, parts, as_json):
+    """One text's answer, and under it what each of its windows says for itself."""
+    _, tokenizer, _ = parts
+    input_ids, _, spans, _ = encode_windows(
+        [clean(text)], tokenizer, run["arguments"]["max_length"]
+    )
+    pieces = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+    answers = classify(pieces)
+    more = [
+        {"start": start, "end": end, "label": label, "score": score}
+        for (start, end), (label, score) in zip(spans, answers)
+    ]
+    show(text, *classify([text])[0], as_json, more={"windows": more})
+    if not as_json:
+        for one, piece in zip(more, pieces):
+            shown = plain(piece if len(piece) < 60 else f"{piece[:30]} ... {piece[-25:]}")
+            span = f"{one['start'] + 1}-{one['end']}"
+            print(f"    tokens {span:12} {one['label']:10} {one['score']:.3f}  {shown}")
+
+
+def show_explanation(text, run, parts, device, as_json):
+    """One text's answer and why. Returns (label, score, what explain() found)."""
+    model, tokenizer, collate = parts
+    found = explain(model, tokenizer, collate, text, run["arguments"], device)
+    label, score = run["labels"][found["target"]], found["score"]
+    words = [
+        {"word": word, "share": found["shares"].get(number, 0.0)}
+        for number, word in enumerate(found["words"])
+    ]
+    show(text, label, score, as_json, more={"words": words, "gap": found["gap"]})
+    if not as_json:
+        print_explanation(found, label, sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    return label, score, found
 
 
 def check_texts(texts):
@@ -163,6 +213,13 @@ def main():
     )
     parser.add_argument("--json", action="store_true", help="one object a line: text, label, score")
     parser.add_argument(
+        "--windows", action="store_true", help="read long texts whole, in windows that overlap"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="show each word's share in the decision"
+    )
+    parser.add_argument("--html", metavar="FILE", help="with --explain: write a page, too")
+    parser.add_argument(
         "--batch-size", type=int, help="texts at once (default: 16 on a CPU, 128 on a GPU)"
     )
     parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
@@ -187,25 +244,37 @@ def main():
         if args.resume and is_newer(args.out, args.file, Path(args.model, "model.safetensors")):
             print(f"{args.out} is done: there is nothing left to go on with")
             return None
+    if args.explain and (args.file or args.windows):
+        raise UserError("--explain is for texts as they are cut, not for --file or --windows")
+    if args.html is not None:
+        if not args.explain:
+            raise UserError("--html goes with --explain")
+        check_target(args.html, args.model)
     check_texts(args.texts)
 
     precision = args.precision or ("auto" if args.file else "fp32")
     device, precision, _ = choose_hardware(args.device, precision)
     parallel.join(device)
-    classify, run = make_classifier(args.model, device, precision, args.batch_size)
+    classify, run, parts = make_classifier(
+        args.model, device, precision, args.batch_size, args.windows
+    )
     arguments = run["arguments"]
     if arguments["demo"]:
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
 
     if args.file:
         return answer_file(args, run, classify, precision)
-    if args.texts:
-        for text, (label, score) in zip(args.texts, classify(args.texts)):
-            show(text, label, score, args.json)
-        return None
-    text = None
-    for text in typed_lines():
-        show(text, *classify([text])[0], args.json)
+    text, explained = None, []
+    for text in args.texts or typed_lines():
+        if args.explain:
+            explained.append(show_explanation(text, run, parts, device, args.json))
+        elif args.windows:
+            show_windows(text, classify, run, parts, args.json)
+        else:
+            show(text, *classify([text])[0], args.json)
+    if args.html is not None:
+        write_whole(args.html, page(explained))
+        print(f"a page with the words in color is in {args.html}", file=sys.stderr)
     if text is None and not (sys.stdin and sys.stdin.isatty()):
         raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')
     return None

@@ -67,7 +67,7 @@ def test_a_reloaded_model_gives_the_same_logits_bit_for_bit(saved, tokenizer):
 def test_the_pipeline_of_transformers_gives_our_answers(saved):
     """Label names, probabilities, and the cleaning: another program must not see another text."""
     folder, _ = saved
-    classify, _ = make_classifier(folder, CPU)
+    classify, *_ = make_classifier(folder, CPU)
     theirs = pipeline("text-classification", model=str(folder))(TEXTS)
     for (label, score), other in zip(classify(TEXTS), theirs):
         assert label == other["label"] and score == pytest.approx(other["score"], abs=1e-5)

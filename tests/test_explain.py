@@ -1,0 +1,169 @@
+"""Appendices N and O: all of a long review, and why the model said so."""
+
+import json
+import re
+
+import pytest
+import torch
+from conftest import FAMILIES, PROJECT, make_model, run_script
+
+from checkpoint import load_model
+from dataset import encode, make_collate
+from explain import encode_words, explain, integrate_gradients, margin, page, paint
+from sources import load_table
+from windows import average, encode_windows, split_windows
+
+CPU = torch.device("cpu")
+
+
+# ------------------------------------------------------------------------------ windows
+@pytest.mark.parametrize("length", [1, 9, 10, 11, 25, 100, 1003])
+@pytest.mark.parametrize("room", [1, 2, 10, 254])
+def test_windows_cover_every_token_and_are_full(length, room):
+    """Neighbours overlap, and no window is a short rest."""
+    windows = split_windows(length, room)
+    assert {i for start, end in windows for i in range(start, end)} == set(range(length))
+    assert all(end - start == min(room, length) for start, end in windows)
+    assert len(windows) == len(set(windows)) and windows == sorted(windows)
+    for (_, end), (start, _) in zip(windows, windows[1:]):
+        assert start <= end - room // 4
+
+
+def test_a_text_that_fits_is_one_window_and_the_mean_is_of_its_own_windows(tokenizer):
+    """--windows changes nothing for short reviews, and never mixes two of them."""
+    texts = ["the film was good", "a bad plot " * 30, "bad"]
+    input_ids, owners, spans, lengths = encode_windows(texts, tokenizer, 20)
+    plain, plain_lengths = encode(texts, tokenizer, 20, "head")
+    assert owners[0] == 0 and owners[-1] == 2 and owners.count(1) > 3
+    assert input_ids[0] == plain[0] and input_ids[-1] == plain[2] and lengths == plain_lengths
+    logits = torch.randn(len(owners), 2)
+    for number in range(3):
+        rows = [i for i, owner in enumerate(owners) if owner == number]
+        assert torch.allclose(average(logits, owners, 3)[number], logits[rows].mean(dim=0))
+
+
+def test_evaluate_and_predict_read_in_windows(rehearsed):
+    """Each window says what it thinks; the answer is that of their mean."""
+    folder, _ = rehearsed
+    done = run_script("evaluate.py", "--model", folder, "--windows")
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    text = "A brilliant film. " * 40 + "What a waste of time."
+    done = run_script("predict.py", "--model", folder, "--windows", "--json", text, "Loved it")
+    long, short = (json.loads(line) for line in done.stdout.splitlines())
+    assert len(long["windows"]) > 2 and len(short["windows"]) == 1
+    assert short["windows"][0]["score"] == pytest.approx(short["score"], abs=1e-6)
+    done = run_script("predict.py", "--model", folder, "--windows", text)
+    assert done.stdout.count("tokens ") == len(long["windows"])
+
+
+# ------------------------------------------------------------------------------ gradients
+def test_integrated_gradients_of_a_straight_function_are_exact():
+    """Each number's share is its weight times its change, and nothing is missing."""
+    torch.manual_seed(0)
+    weights, start, end = (torch.randn(7, 3, dtype=torch.double) for _ in range(3))
+    shares, gap = integrate_gradients(lambda x: (x * weights).sum(dim=(1, 2)) + 1, start, end, 3)
+    assert torch.allclose(shares, weights * (end - start)) and abs(gap) < 1e-9
+
+
+def test_integrated_gradients_of_a_curve_add_up_and_too_few_steps_show_in_the_gap():
+    """Completeness (Sundararajan et al. 2017): the shares' sum is what there was to explain."""
+    end = torch.full((4,), 3.0, dtype=torch.double)
+    curve = lambda x: x.sigmoid().prod(dim=1)  # noqa: E731
+    _, rough = integrate_gradients(curve, -end, end, steps=2)
+    _, fine = integrate_gradients(curve, -end, end, steps=64)
+    assert abs(fine) < 1e-9 < abs(rough)
+
+
+def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
+    """At the default steps, for reviews that the model has not been trained on."""
+    model, tokenizer, run = load_model(rehearsed[0])
+    texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
+    collate = make_collate(tokenizer.pad_token_id)
+    for text in texts[::20]:
+        found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
+        moved = found["to"] - found["from"]
+        assert abs(found["gap"]) < 0.01 * abs(moved)
+        assert sum(found["shares"].values()) + found["gap"] == pytest.approx(moved, abs=1e-4)
+
+
+def test_the_words_it_names_matter_more_than_others(rehearsed):
+    """Of 200 reviews, leave out the three words with the largest shares, or three at random."""
+    model, tokenizer, run = load_model(rehearsed[0])
+    texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
+    collate, generator = make_collate(tokenizer.pad_token_id), torch.Generator().manual_seed(0)
+    falls = {"left_out": [], "shares": [], "random": []}
+
+    def probability(words, target):
+        text = " ".join(words) or "."
+        ids, _ = encode([text], tokenizer, run["arguments"]["max_length"], "head+tail")
+        with torch.no_grad():
+            return model(torch.tensor(ids)).logits.softmax(dim=-1)[0, target].item()
+
+    for text in texts[::8]:
+        found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
+        words, count = found["words"], len(found["words"])
+        if count < 6:
+            continue
+        chosen = {
+            way: sorted(found[way], key=found[way].get, reverse=True)[:3]
+            for way in ("left_out", "shares")
+        }
+        chosen["random"] = torch.randperm(count, generator=generator)[:3].tolist()
+        for way, numbers in chosen.items():
+            rest = [word for number, word in enumerate(words) if number not in numbers]
+            falls[way].append(found["score"] - probability(rest, found["target"]))
+    means = {way: sum(values) / len(values) for way, values in falls.items()}
+    assert len(falls["random"]) > 30
+    assert means["left_out"] > 3 * means["random"] and means["shares"] > 2 * means["random"], means
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_explained(family, tokenizer):
+    """Through inputs_embeds, which they all take."""
+    model = make_model(family, loud=True)
+    arguments = {"max_length": 20, "truncation": "head+tail"}
+    found = explain(model, tokenizer, make_collate(0), "the film was good " * 8, arguments, CPU)
+    assert abs(found["gap"]) < 0.02 * max(1, abs(found["to"] - found["from"]))
+    assert set(found["shares"]) == set(found["left_out"]) < set(range(32)), "the rest was cut"
+
+
+# ------------------------------------------------------------------------------ words, output
+def test_tokens_belong_to_the_words_they_came_from(tokenizer):
+    """plot ##ting is one word, its full stop included; [CLS] and [SEP] are none."""
+    words, ids, word_of = encode_words("The  plotting,<br />it isn't good.", tokenizer, 40, "head")
+    assert words == ["The", "plotting,", "it", "isn't", "good."]
+    assert word_of == [None, 0, 1, 1, 1, 2, 3, 3, 3, 4, 4, None]
+    assert ids == encode(["The plotting, it isn't good."], tokenizer, 40, "head")[0][0]
+
+
+def test_the_margin_is_the_logarithm_of_the_odds():
+    """For any number of classes."""
+    logits = torch.randn(5, 3, dtype=torch.double)
+    p = logits.softmax(dim=-1)[:, 1]
+    assert torch.allclose(margin(logits, 1), (p / (1 - p)).log())
+
+
+def test_explanations_are_shown_in_signs_in_json_and_as_a_page(rehearsed, tmp_path):
+    """Where the output is no terminal there are no colors; and HTML in a review stays text."""
+    text = "I loved it <script>alert(1)</script> \x1b[31mred"
+    words = ("predict.py", "--model", rehearsed[0], "--explain")
+    done = run_script(*words, "--html", tmp_path / "why.html", text)
+    assert done.returncode == 0 and "\x1b" not in done.stdout, done.stderr
+    assert re.search(r"loved\(\++\)", done.stdout) and "gap" in done.stdout
+    written = (tmp_path / "why.html").read_text()
+    assert "<script" not in written and "&lt;script&gt;" in written
+    answer = json.loads(run_script(*words, "--json", text).stdout)
+    assert [set(word) for word in answer["words"]] == [{"word", "share"}] * len(answer["words"])
+    assert isinstance(answer["gap"], float)
+    for bad in (["--windows", "--explain", "a"], ["--html", "x.html", "a"]):
+        assert run_script("predict.py", "--model", rehearsed[0], *bad).returncode == 2
+
+
+def test_colors_are_only_for_words_that_count():
+    """A third of the strongest word's share, and more, is marked; the sign is the color."""
+    painted = paint(["a", "b", "c"], {0: 1.0, 1: -0.5, 2: 0.01}, colored=True)
+    assert painted.count("\x1b[30;48") == 2 and painted.endswith(" c")
+    assert paint(["a", "b", "c"], {0: 1.0, 1: -0.5, 2: 0.01}, colored=False) == "a(+++) b(--) c"
+    found = {"words": ["a"], "left_out": {0: 1.0}, "shares": {0: -1.0}}
+    found |= {"gap": 0.0, "from": 0.0, "to": 1.0}
+    assert page([("positive", 0.9, found)]).count('class="w') == 2

@@ -13,6 +13,7 @@ Expect    a table of figures with n and 95 % intervals, a confusion matrix, and 
 """
 
 import csv
+import json
 import math
 import os
 from pathlib import Path
@@ -30,8 +31,9 @@ from attention import choose_attention
 from checkpoint import load_model, read_run
 from compare import compare
 from dataset import encode, make_collate, make_examples
+from folder import write_whole
 from hub import connect_to_hub
-from model import autocast, choose_hardware
+from model import autocast, choose_hardware, hardware_name
 from sources import load_table
 from splits import draw, load_splits, take, usable_rows
 from windows import average, encode_windows
@@ -287,6 +289,7 @@ def main():
     parser.add_argument(
         "--save", metavar="FILE.csv", help="write text, label, predicted, score per review"
     )
+    parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
     parser.add_argument(
         "--batch-size", type=int, help="reviews at once (default: 16 on a CPU, 128 on a GPU)"
     )
@@ -312,8 +315,9 @@ def main():
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     data = args.data or read_run(args.model)["arguments"]["data"]
-    if args.save is not None:
-        check_target(args.save, data, args.model)
+    for target in (args.save, args.results):
+        if target is not None:
+            check_target(target, data, args.model)
     connect_to_hub(data)
     device, precision, _ = choose_hardware(args.device, args.precision)
     parallel.join(device)
@@ -342,7 +346,8 @@ def main():
         )
     if args.windows:
         logits = average(logits, owners, len(texts))
-    print_scores(score(logits, labels, run["labels"]), args.data or args.split)
+    figures = score(logits, labels, run["labels"])
+    print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
     print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
@@ -357,6 +362,13 @@ def main():
             ],
         )
         print(f"\n{len(texts):,} predictions in {args.save}")
+    if args.results and parallel.rank() == 0:
+        trained = {key: run["arguments"][key] for key in ("model", "subset", "epochs", "seed")}
+        asked = {key: vars(args)[key] for key in ("data", "split", "subset", "windows")}
+        record = {"trained": trained, "evaluated": asked, "max_length": max_length}
+        record |= {"truncation": run["arguments"]["truncation"], "precision": precision}
+        record |= {"hardware": hardware_name(device), "versions": run["versions"]}
+        write_whole(args.results, json.dumps(record | {"figures": figures}, indent=1) + "\n")
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

@@ -62,13 +62,14 @@ from resume import (
     take_state,
     what_matters,
 )
+from sanity import check_sanity
 from splits import load_splits, require_all_classes
 
 LOOK_EVERY = 10  # steps between two looks at the loss
 
 
 # ------------------------------------------------------------------------------ the loop
-def train(model, examples, collate, args, device, precision, foretell=None, resumed=None):
+def train(model, examples, collate, args, device, precision, foretell=None, resumed=None, progress=True):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
     A generator: every few steps, and after each epoch, which is one pass over all examples, it
@@ -79,7 +80,8 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
     added up to one optimizer step. A gradient says, for every weight, in which direction and how
     steeply the loss rises.
     foretell: told of every window; after a few it says how long the run will take (cost.py).
-    resumed: the "state" of a record, to go on behind it, with the weights that belong to it.
+    resumed: the "state" of a record, to go on after it, with the weights that belong to it.
+    progress: show a bar for each epoch.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
@@ -120,6 +122,7 @@ def train(model, examples, collate, args, device, precision, foretell=None, resu
             desc=f"epoch {epoch + 1}/{args.epochs}",
             unit=" reviews",
             mininterval=0.5,
+            disable=not progress,
         ) as bar:
             # 2. A window: up to `accumulate` micro-batches. The last of an epoch may be shorter.
             for start in range(position["batch"], len(batches), args.accumulate):
@@ -226,11 +229,11 @@ def main():
     device, precision, reasons = choose_hardware(args.device, args.precision)
     parallel.join(device)
     first = parallel.rank() == 0  # with torchrun only one process writes and prints
-    if first:
+    if first and not args.sanity:
         prepare_folder(args.out, spare=(args.model, args.data))
         if not args.resume and not args.overwrite:
             check_free(args.out)
-    with claim(args.out) if first else contextlib.nullcontext():
+    with claim(args.out) if first and not args.sanity else contextlib.nullcontext():
         return fine_tune(args, device, precision, reasons)
 
 
@@ -296,6 +299,8 @@ def fine_tune(args, device, precision, reasons):
 
     # 3. Train, or train on.
     collate = make_collate(tokenizer.pad_token_id)
+    if args.sanity:
+        return check_sanity(model, train, examples, names, collate, args, device, precision)
     fixed = examples["validation"][:8]  # the saved model will have to repeat their logits, in fp32
 
     def judge(figures, diary):

@@ -207,6 +207,11 @@ def parse_arguments(chapter, argv=None):
         help="where the model goes (default: model; with --demo: demo)",
     )
     group.add_argument(
+        "--sanity",
+        action="store_true",
+        help="train nothing: ask four questions that find most mistakes, in half a minute",
+    )
+    group.add_argument(
         "--demo",
         action="store_true",
         help="rehearse on made-up reviews with a tiny untrained model: no network, about a minute",

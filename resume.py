@@ -36,7 +36,7 @@ from folder import how_to_go_on, is_done, read_arguments
 FILES = ("weights.safetensors", "state.pt")
 # Options that may change on --resume.
 # Where model and data lie may change; what they are is compared by fingerprints.
-FREE = {"out", "resume", "overwrite", "save_every", "model", "data"}
+FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "sanity"}
 # Files whose code can change the result.
 CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
 CODE += ("history", "resume", "checkpoint", "parallel")

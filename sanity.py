@@ -1,0 +1,154 @@
+"""Appendix P: half a minute before hours.
+
+Teaches   four questions that find most mistakes in training code, and in data: is the first loss the
+          one of a guess; can a few reviews be learned by heart; does nothing come of labels that
+          mean nothing; does the device compute what the CPU does?
+Order     before any long run, also with your own model or your own data.
+Run       python finetune.py --sanity
+          python finetune.py --sanity --data reviews.csv
+Expect    a line for each question, with what it would mean if the answer were no. Exit code 1 then.
+          (Karpathy 2019, "A Recipe for Training Neural Networks", has the list that this is from.)
+"""
+
+import argparse
+import copy
+import math
+import random
+
+import torch
+from torch.nn import functional
+
+from errors import make_parser, run_command
+from evaluate import predict_logits, wilson_interval
+
+SHORT = 48  # tokens: enough for these questions, and quick on any machine
+
+
+def check_sanity(model, train, examples, names, collate, args, device, precision):
+    """Ask all four and print the answers. Returns an exit code.
+
+    train: finetune.train(). examples: {"train": ..., "validation": ...}, lists of dicts with
+    "input_ids" and "label". The model is left as it is: copies of it are trained.
+    """
+    generator = random.Random(args.seed)
+    short = {
+        role: [
+            row | {"input_ids": row["input_ids"][: SHORT - 1] + row["input_ids"][-1:]}
+            for row in examples[role]
+        ]
+        for role in ("train", "validation")
+    }
+    questions = (
+        first_loss(model, short["train"], collate, device, names, generator),
+        learn_by_heart(model, train, short["train"], collate, args, device, names, generator),
+        learn_nothing(model, train, short, collate, args, device, names, generator),
+        same_on_device(model, short["train"], collate, device, precision),
+    )
+    for question, well, answer, otherwise in questions:
+        print(
+            f"{'ok  ' if well else 'NO  '} {question}: {answer}"
+            + ("" if well else f". {otherwise}")
+        )
+    return 0 if all(well for _, well, _, _ in questions) else 1
+
+
+def draw_equally(examples, names, count, generator):
+    """At most `count` examples, as many of each class, in random order."""
+    chosen = []
+    for label in range(len(names)):
+        rows = [row for row in examples if row["label"] == label]
+        chosen += generator.sample(rows, min(len(rows), max(1, count // len(names))))
+    generator.shuffle(chosen)
+    return chosen
+
+
+def train_copy(model, train, rows, collate, args, device, **changes):
+    """Train a copy of the model in fp32 on some examples. Returns it; the original is untouched."""
+    changed = argparse.Namespace(**vars(args) | changes | {"head_epochs": 0, "accumulate": 1})
+    model = copy.deepcopy(model)
+    for _ in train(model, rows, collate, changed, device, "fp32", progress=False):
+        pass
+    return model.eval()
+
+
+def mean_loss(model, rows, collate, device):
+    """(mean cross-entropy of some examples in fp32, how many of them are answered right)."""
+    logits = predict_logits(model, rows, collate, device)  # [N, C]
+    labels = torch.tensor([row["label"] for row in rows])  # [N]
+    loss = functional.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(dim=-1) == labels).sum().item()
+
+
+def first_loss(model, rows, collate, device, names, generator):
+    """A new head knows nothing, so it should give each class about 1 / C: a loss of ln C."""
+    rows, guess = draw_equally(rows, names, 64, generator), math.log(len(names))
+    loss, _ = mean_loss(model, rows, collate, device)
+    return (
+        "the first loss is that of a guess",
+        abs(loss - guess) < 0.25 * guess,
+        f"{loss:.3f}, ln {len(names)} = {guess:.3f}",
+        "A lower one: the head is not new, or the labels stand in the texts. A higher one: it is "
+        "sure of something it cannot know; a wrong number of classes, or weights that are too large",
+    )
+
+
+def learn_by_heart(model, train, rows, collate, args, device, names, generator):
+    """Eight reviews are few enough to remember, if gradient, step and labels belong together."""
+    rows = draw_equally(rows, names, 8, generator)
+    before, _ = mean_loss(model, rows, collate, device)
+    learned = train_copy(
+        model, train, rows, collate, args, device, epochs=30, batch_size=len(rows), warmup=0.1
+    )
+    after, right = mean_loss(learned, rows, collate, device)
+    return (
+        f"{len(rows)} reviews can be learned by heart in 30 steps",
+        right == len(rows) and after < before / 2,
+        f"loss {before:.3f} to {after:.3f}, {right} of {len(rows)} right",
+        "Nothing will be learned from many then: the learning rate is far too low or too high, too "
+        "much is frozen, or the same text has two labels",
+    )
+
+
+def learn_nothing(model, train, short, collate, args, device, names, generator):
+    """With shuffled labels there is nothing to find, so new reviews stay at chance."""
+    rows = draw_equally(short["train"], names, 64, generator)
+    labels = [row["label"] for row in rows]
+    generator.shuffle(labels)
+    rows = [row | {"label": label} for row, label in zip(rows, labels)]
+    learned = train_copy(model, train, rows, collate, args, device, epochs=3, batch_size=16)
+    asked = draw_equally(short["validation"], names, 100, generator)
+    _, right = mean_loss(learned, asked, collate, device)
+    # 99 %: a check that cries wolf once in twenty runs is soon ignored.
+    low, high = wilson_interval(right, len(asked), confidence=0.99)
+    return (
+        "shuffled labels teach nothing",
+        low <= 1 / len(names) <= high,
+        f"{right} of {len(asked)} validation reviews right, chance is 1 in {len(names)}",
+        "Something tells the model the answer: the label stands in the text, or train reviews stand "
+        "in validation",
+    )
+
+
+def same_on_device(model, rows, collate, device, precision):
+    """16 bits round, and GPUs add up in another order; but it has to be the same model."""
+    rows = rows[:16]
+    there = predict_logits(model, rows, collate, device, precision)
+    here = predict_logits(
+        copy.deepcopy(model).to("cpu"), rows, collate, torch.device("cpu"), "fp32"
+    )
+    difference = (there - here).abs().max().item()
+    return (
+        f"{device} in {precision} agrees with the CPU in fp32",
+        difference < 0.05 * max(1.0, here.abs().max().item()),
+        f"logits differ by at most {difference:.2g}",
+        "A driver or a kernel computes something else: --precision fp32, or another --device",
+    )
+
+
+def main():
+    make_parser(__doc__).parse_args()
+    print("python finetune.py --sanity")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,91 @@
+"""Appendix P: each question can be answered with no."""
+
+import pytest
+import torch
+from conftest import make_examples_of_lengths, make_model, run_script
+
+import sanity
+from dataset import make_collate
+from finetune import train
+
+CPU = torch.device("cpu")
+NAMES = ["negative", "positive"]
+
+
+@pytest.fixture
+def ask(arguments, capsys):
+    """Ask all four. Returns (exit code, the lines that were printed)."""
+
+    def run(model, examples, *words, precision="fp32"):
+        args = arguments("--lr", "1e-2", *words)
+        parts = {"train": examples[::2], "validation": examples[1::2]}
+        code = sanity.check_sanity(
+            model, train, parts, NAMES, make_collate(0), args, CPU, precision
+        )
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def examples_of(count, leak=False):
+    """Random token ids and labels that have nothing to do with them; leak: id 30 says the label."""
+    rows = make_examples_of_lengths([6 + i % 9 for i in range(count)])
+    generator = torch.Generator().manual_seed(3)
+    for row in rows:
+        row["label"] = int(torch.randint(2, (1,), generator=generator))
+        if leak:
+            row["input_ids"][1:5] = [30 + row["label"]] * 4
+    return rows
+
+
+def test_sound_code_passes_and_nothing_is_trained(ask):
+    """The model afterwards is the model before: copies were trained."""
+    model = make_model(dropout=0.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    code, lines = ask(model, examples_of(400))
+    assert code == 0 and [line[:4] for line in lines] == ["ok  "] * 4, lines
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_learning_rate_that_is_far_too_low_is_noticed(ask):
+    """Eight reviews that cannot be learned by heart: hours would not help either."""
+    code, lines = ask(make_model(dropout=0.0), examples_of(200), "--lr", "1e-9")
+    assert code == 1 and lines[1].startswith("NO") and "learning rate" in lines[1]
+
+
+def test_a_head_that_is_too_sure_at_the_start_is_noticed(ask):
+    """The first loss is no guess any more."""
+    model = make_model(dropout=0.0)
+    with torch.no_grad():
+        model.classifier.bias += torch.tensor([5.0, -5.0])
+    code, lines = ask(model, examples_of(200))
+    assert code == 1 and lines[0].startswith("NO")
+
+
+def test_validation_reviews_that_are_in_train_are_noticed(ask, monkeypatch):
+    """If shuffled labels could be right on new reviews, these would not be new."""
+    monkeypatch.setattr(sanity, "mean_loss", lambda *args: (0.1, 90))
+    code, lines = ask(make_model(dropout=0.0), examples_of(400))
+    assert code == 1 and lines[2].startswith("NO") and "90 of 100" in lines[2]
+
+
+def test_a_device_that_computes_something_else_is_noticed(ask, monkeypatch):
+    """A broken kernel must not be blamed on the learning rate."""
+    answers, asked = sanity.predict_logits, []
+
+    def broken(model, rows, collate, device, precision="fp32", *rest):
+        asked.append(precision)
+        wrong = 0.5 if precision == "bf16" else 0
+        return answers(model, rows, collate, device) + wrong
+
+    monkeypatch.setattr(sanity, "predict_logits", broken)
+    code, lines = ask(make_model(dropout=0.0), examples_of(200), precision="bf16")
+    assert code == 1 and lines[3].startswith("NO") and "bf16" in asked
+
+
+def test_the_command_writes_no_model(rehearsed, tmp_path):
+    """It is asked before anything is begun, also where a finished model stands."""
+    words = ("--demo", "--sanity", "--out", tmp_path / "out")
+    done = run_script("finetune.py", *words)
+    assert done.returncode == 0 and done.stdout.count("\nok  ") == 4, done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["untrained"]

@@ -77,8 +77,8 @@ def log_ratios(table, truth, smoothing=1.0):
     """Naive Bayes weights: how much likelier a feature is in a class than outside of it. [V, C].
 
     The logarithm of a ratio of two shares, so 0 says nothing, and positive speaks for the class.
-    table: [N, V]. truth: [N, C], 1 for the class of a text and 0 for the others. smoothing: added to
-    each count, or a word met once would be proof.
+    table: [N, V]. truth: [N, C], 1 for the class of a text and 0 for the others. smoothing: added
+    to each count, or a word met once would be proof.
     """
     there = torch.sparse_csr_tensor(
         table.crow_indices(), table.col_indices(), table.values().sign(), table.shape

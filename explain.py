@@ -192,8 +192,9 @@ def page(rows):
         parts.append(f"<h2>{html.escape(label)} {score:.3f}</h2>")
         for title, shares in (("left out", "left_out"), ("gradients", "shares")):
             level = levels(found[shares])
+            share = [found[shares].get(number, 0.0) for number in range(len(found["words"]))]
             words = " ".join(
-                f'<span class="w{level.get(number, 0)}" title="{found[shares].get(number, 0):+.3f}">'
+                f'<span class="w{level.get(number, 0)}" title="{share[number]:+.3f}">'
                 f"{html.escape(word)}</span>"
                 for number, word in enumerate(found["words"])
             )
@@ -212,8 +213,8 @@ def page(rows):
         '<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}'
         "body{font:16px/1.7 system-ui;max-width:46em;margin:2em auto;padding:0 1em;overflow-wrap:"
         f"anywhere}}span{{border-radius:3px;padding:1px 2px}}{colors}</style>"
-        "<h1>Why did it say so?</h1><p>Green speaks for the answer, red against it; point at a word "
-        f"for its share.</p>{''.join(parts)}</html>\n"
+        "<h1>Why did it say so?</h1><p>Green speaks for the answer, red against it; point at a "
+        f"word for its share.</p>{''.join(parts)}</html>\n"
     )
 
 

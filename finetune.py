@@ -69,7 +69,9 @@ LOOK_EVERY = 10  # steps between two looks at the loss
 
 
 # ------------------------------------------------------------------------------ the loop
-def train(model, examples, collate, args, device, precision, foretell=None, resumed=None, progress=True):
+def train(
+    model, examples, collate, args, device, precision, foretell=None, resumed=None, progress=True
+):
     """Fine-tune `model` in place on `examples` (dicts with "input_ids" and "label").
 
     A generator: every few steps, and after each epoch, which is one pass over all examples, it

@@ -58,8 +58,8 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
             logits = predict_logits(model, examples, collate, device, precision, batch_size)
         if windows:
             logits = average(logits, owners, len(texts))
-        # [N, C]. Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
-        # how sure the model is, which is not yet how often it is right.
+        # [N, C]. Softmax makes logits positive, and their sum 1. The largest is the answer; its
+        # size tells how sure the model is, which is not yet how often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
         return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
 

@@ -1,8 +1,8 @@
 """Appendix P: half a minute before hours.
 
-Teaches   four questions that find most mistakes in training code, and in data: is the first loss the
-          one of a guess; can a few reviews be learned by heart; does nothing come of labels that
-          mean nothing; does the device compute what the CPU does?
+Teaches   four questions that find most mistakes in training code, and in data: is the first loss
+          the one of a guess; can a few reviews be learned by heart; does nothing come of labels
+          that mean nothing; does the device compute what the CPU does?
 Order     before any long run, also with your own model or your own data.
 Run       python finetune.py --sanity
           python finetune.py --sanity --data reviews.csv
@@ -88,7 +88,7 @@ def first_loss(model, rows, collate, device, names, generator):
         abs(loss - guess) < 0.25 * guess,
         f"{loss:.3f}, ln {len(names)} = {guess:.3f}",
         "A lower one: the head is not new, or the labels stand in the texts. A higher one: it is "
-        "sure of something it cannot know; a wrong number of classes, or weights that are too large",
+        "sure of something it cannot know: the wrong number of classes, or too large weights",
     )
 
 
@@ -124,8 +124,8 @@ def learn_nothing(model, train, short, collate, args, device, names, generator):
         "shuffled labels teach nothing",
         low <= 1 / len(names) <= high,
         f"{right} of {len(asked)} validation reviews right, chance is 1 in {len(names)}",
-        "Something tells the model the answer: the label stands in the text, or train reviews stand "
-        "in validation",
+        "Something tells the model the answer: the label stands in the text, or train reviews "
+        "stand in validation",
     )
 
 

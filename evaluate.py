@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import parallel
 from attention import choose_attention
+from behaviour import print_behaviour, print_pairs
 from checkpoint import load_model, read_run
 from compare import compare
 from dataset import encode, make_collate, make_examples
@@ -274,6 +275,18 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
     return chosen, notes
 
 
+def ask_skills(args):
+    """evaluate.py --behaviour and --pairs: what the figures of a split do not tell."""
+    from predict import make_classifier  # which itself builds on this file
+
+    device, _, _ = choose_hardware(args.device, args.precision)
+    classify, run, _ = make_classifier(args.model, device)
+    if args.behaviour:
+        print_behaviour(classify, run["labels"])
+    if args.pairs:
+        print_pairs(classify, run["labels"], args.pairs)
+
+
 def main():
     parser = make_parser(__doc__)
     parser.add_argument(
@@ -304,6 +317,15 @@ def main():
         "--windows", action="store_true", help="read long reviews whole, in windows that overlap"
     )
     parser.add_argument(
+        "--behaviour", action="store_true", help="no split: sixty sentences, a row for each skill"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="FILE.tsv",
+        help="no split: pairs of a review and a minimally changed one, with the columns original, "
+        "original_label, changed, changed_label",
+    )
+    parser.add_argument(
         "--compare",
         nargs=2,
         metavar="FILE.csv",
@@ -314,6 +336,8 @@ def main():
         return compare(*args.compare)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
+    if args.behaviour or args.pairs:
+        return ask_skills(args)
     data = args.data or read_run(args.model)["arguments"]["data"]
     for target in (args.save, args.results):
         if target is not None:

@@ -40,7 +40,12 @@ def run_command(main):
             stream.reconfigure(errors="backslashreplace")
     errors = sys.stderr  # kept here, because parallel.py mutes all processes but the first
     try:
-        sys.exit(main())
+        code = main()
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # started by torchrun
+            from parallel import leave  # which itself builds on this file
+
+            leave(code or 0)
+        sys.exit(code)
     except KeyboardInterrupt:
         print("\nstopped with Ctrl-C", file=sys.stderr)
         sys.exit(130)

@@ -53,12 +53,12 @@ from model import (
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments, print_plan
 from resume import (
-    signals_seen,
     check_same,
     find_checkpoint,
     load_weights,
     make_keeper,
     put_back,
+    signals_seen,
     take_state,
     what_matters,
 )
@@ -77,10 +77,9 @@ def train(
     A generator: every few steps, and after each epoch, which is one pass over all examples, it
     yields a record, and whoever called it can log, save, validate, or break off: {"lines": for
     history.jsonl, "state": to resume from, "epoch": figures of the epoch, or None in the middle of
-    one}. A micro-batch is
-    what fits into memory at once; a window is the `accumulate` micro-batches whose gradients are
-    added up to one optimizer step. A gradient says, for every weight, in which direction and how
-    steeply the loss rises.
+    one}. A micro-batch is what fits into memory at once; a window is the `accumulate` micro-batches
+    whose gradients are added up to one optimizer step. A gradient says, for every weight, in which
+    direction and how steeply the loss rises.
     foretell: told of every window; after a few it says how long the run will take (cost.py).
     resumed: the "state" of a record, to go on after it, with the weights that belong to it.
     progress: show a bar for each epoch.
@@ -100,11 +99,7 @@ def train(
     # For dropout; the order of the data has its own seed. (With torchrun, the processes drop
     # different numbers. Without it, rank is 0, world is 1, and every share is the whole.)
     torch.manual_seed(args.seed + parallel.rank())
-    # Where the loop stands. "step" counts optimizer steps, never micro-batches; "batch" the epoch's
-    # micro-batches; losses and window_sizes are those of the epoch's steps.
-    position = {"epoch": 0, "batch": 0, "step": 0, "losses": [], "window_sizes": [], "seconds": 0.0}
-    if resumed:
-        position = put_back(resumed, optimizer, scaler, device)
+    position = put_back(resumed, optimizer, scaler, device) if resumed else epoch_start(0, 0)
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
 
     for epoch in range(position["epoch"], args.epochs):
@@ -112,6 +107,8 @@ def train(
         #    the pretrained layers below it.
         set_trainable(model, 0 if epoch < args.head_epochs else args.train_layers)
         first_step, last_step = phase_of(epoch, args, steps_per_epoch)
+        phase_steps = last_step - first_step
+        warmup = int(args.warmup * phase_steps)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
         # The model itself, or torchrun's many as one: anew, because it notes what trains.
         shared = parallel.wrap(model)
@@ -173,8 +170,6 @@ def train(
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
 
                 # 7. One step, with the learning rate of this step.
-                phase_steps = last_step - first_step
-                warmup = int(args.warmup * phase_steps)
                 factor = rate_factor(position["step"] - first_step, warmup, phase_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * factor
@@ -215,13 +210,17 @@ def train(
             "state": take_state(position, optimizer, scaler, device),
             "epoch": epoch_figures(position, len(examples)),
         }
-        position |= {
-            "epoch": epoch + 1,
-            "batch": 0,
-            "losses": [],
-            "window_sizes": [],
-            "seconds": 0.0,
-        }
+        position = epoch_start(epoch + 1, position["step"])
+
+
+def epoch_start(epoch, step):
+    """Where train() stands at the start of an epoch.
+
+    step: optimizer steps taken so far, never micro-batches. batch: micro-batches of the epoch.
+    losses, window_sizes: of the epoch's steps. seconds: spent in it.
+    """
+    lists = {"losses": [], "window_sizes": []}
+    return {"epoch": epoch, "batch": 0, "step": step, "seconds": 0.0} | lists
 
 
 # ------------------------------------------------------------------------------ the whole path

@@ -28,7 +28,7 @@ from model import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
 from windows import average, encode_windows
 
-
+# What decides an answer: predict.py --resume must not mix two of them.
 WEIGHTS_AND_WORDS = ("model.safetensors", "config.json", "tokenizer.json")
 
 
@@ -38,32 +38,39 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
     classify(texts) gives one (label name, probability) per text, in their order. Every text needs a
     word at least: a model asked about nothing answers all the same, and the answer means nothing.
     windows: read long texts in windows (windows.py) and do not cut them. parts: (model, tokenizer,
-    collate), for those who want to ask more.
+    collate, classify_windows), for those who want to ask more; see show_windows() for the last.
     """
     model, tokenizer, run = load_model(folder, device)
     choose_attention(model, device, precision)
     collate = make_collate(tokenizer.pad_token_id)
     arguments, names = run["arguments"], run["labels"]
 
-    def classify(texts):
-        texts = [clean(text) for text in texts]
-        if windows:
-            input_ids, owners, *_ = encode_windows(texts, tokenizer, arguments["max_length"])
-        else:
-            input_ids, _ = encode(
-                texts, tokenizer, arguments["max_length"], arguments["truncation"]
-            )
+    def ask(input_ids):
         examples = make_examples(input_ids, [0] * len(input_ids))  # labels that nobody will look at
         with out_of_memory(f"use --batch-size {max(1, (batch_size or 16) // 2)}"):
-            logits = predict_logits(model, examples, collate, device, precision, batch_size)
-        if windows:
-            logits = average(logits, owners, len(texts))
-        # [N, C]. Softmax makes logits positive, and their sum 1. The largest is the answer; its
-        # size tells how sure the model is, which is not yet how often it is right.
+            return predict_logits(model, examples, collate, device, precision, batch_size)  # [N, C]
+
+    def name_answers(logits):
+        # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
+        # how sure the model is, which is not yet how often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
         return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
 
-    return classify, run, (model, tokenizer, collate)
+    def classify_windows(texts):
+        texts = [clean(text) for text in texts]
+        input_ids, owners, spans, _ = encode_windows(texts, tokenizer, arguments["max_length"])
+        logits = ask(input_ids)  # [windows, C]
+        found = zip(owners, spans, input_ids, name_answers(logits))
+        return name_answers(average(logits, owners, len(texts))), list(found)
+
+    def classify(texts):
+        if windows:
+            return classify_windows(texts)[0]
+        texts = [clean(text) for text in texts]
+        input_ids, _ = encode(texts, tokenizer, arguments["max_length"], arguments["truncation"])
+        return name_answers(ask(input_ids))
+
+    return classify, run, (model, tokenizer, collate, classify_windows)
 
 
 def show(text, label, score, as_json, error="", more=None):
@@ -80,29 +87,25 @@ def show(text, label, score, as_json, error="", more=None):
         print(f"{answer}  {plain(clean(text))}", flush=True)
 
 
-def show_windows(text, classify, run, parts, as_json):
+def show_windows(text, parts, as_json):
     """One text's answer, and under it what each of its windows says for itself."""
-    _, tokenizer, _ = parts
-    input_ids, _, spans, _ = encode_windows(
-        [clean(text)], tokenizer, run["arguments"]["max_length"]
-    )
-    pieces = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
-    answers = classify(pieces)
+    _, tokenizer, _, classify_windows = parts
+    answers, found = classify_windows([text])
     more = [
         {"start": start, "end": end, "label": label, "score": score}
-        for (start, end), (label, score) in zip(spans, answers)
+        for _, (start, end), _, (label, score) in found
     ]
-    show(text, *classify([text])[0], as_json, more={"windows": more})
-    if not as_json:
-        for one, piece in zip(more, pieces):
-            shown = plain(piece if len(piece) < 60 else f"{piece[:30]} ... {piece[-25:]}")
-            span = f"{one['start'] + 1}-{one['end']}"
-            print(f"    tokens {span:12} {one['label']:10} {one['score']:.3f}  {shown}")
+    show(text, *answers[0], as_json, more={"windows": more})
+    for one, (_, _, input_ids, _) in zip(more, found) if not as_json else ():
+        piece = plain(tokenizer.decode(input_ids, skip_special_tokens=True))
+        shown = piece if len(piece) < 60 else f"{piece[:30]} ... {piece[-25:]}"
+        span = f"{one['start'] + 1}-{one['end']}"
+        print(f"    tokens {span:12} {one['label']:10} {one['score']:.3f}  {shown}")
 
 
 def show_explanation(text, run, parts, device, as_json):
     """One text's answer and why. Returns (label, score, what explain() found)."""
-    model, tokenizer, collate = parts
+    model, tokenizer, collate, _ = parts
     found = explain(model, tokenizer, collate, text, run["arguments"], device)
     label, score = run["labels"][found["target"]], found["score"]
     words = [
@@ -236,9 +239,8 @@ def main():
         raise UserError("texts on the command line or --file, not both")
     if args.out is not None and not args.file:
         raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
-    if args.resume:
-        if args.out is None:
-            raise UserError("--resume goes with --file and --out")
+    if args.resume and args.out is None:
+        raise UserError("--resume goes with --file and --out")
     if args.out is not None:
         check_target(args.out, args.file, args.model)
         if args.resume and is_newer(args.out, args.file, Path(args.model, "model.safetensors")):
@@ -265,13 +267,15 @@ def main():
     if args.file:
         return answer_file(args, run, classify, precision)
     text, explained = None, []
+    # Texts of the command line share batches; of typed lines each is answered before the next.
+    answers = iter([] if args.explain or args.windows or not args.texts else classify(args.texts))
     for text in args.texts or typed_lines():
         if args.explain:
             explained.append(show_explanation(text, run, parts, device, args.json))
         elif args.windows:
-            show_windows(text, classify, run, parts, args.json)
+            show_windows(text, parts, args.json)
         else:
-            show(text, *classify([text])[0], args.json)
+            show(text, *(next(answers) if args.texts else classify([text])[0]), args.json)
     if args.html is not None:
         write_whole(args.html, page(explained))
         print(f"a page with the words in color is in {args.html}", file=sys.stderr)

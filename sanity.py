@@ -110,7 +110,10 @@ def learn_by_heart(model, train, rows, collate, args, device, names, generator):
 
 
 def learn_nothing(model, train, short, collate, args, device, names, generator):
-    """With shuffled labels there is nothing to find, so new reviews stay at chance."""
+    """With shuffled labels there is nothing to find, so new reviews stay at chance.
+
+    (A label that stands in the text is not found by this: its word has been shuffled away, too.)
+    """
     rows = draw_equally(short["train"], names, 64, generator)
     labels = [row["label"] for row in rows]
     generator.shuffle(labels)
@@ -124,8 +127,8 @@ def learn_nothing(model, train, short, collate, args, device, names, generator):
         "shuffled labels teach nothing",
         low <= 1 / len(names) <= high,
         f"{right} of {len(asked)} validation reviews right, chance is 1 in {len(names)}",
-        "Something tells the model the answer: the label stands in the text, or train reviews "
-        "stand in validation",
+        "It knew the answers before, because its head has been trained; or the loop trains on "
+        "other labels than it is given",
     )
 
 

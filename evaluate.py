@@ -13,9 +13,9 @@ Expect    a table of figures with n and 95 % intervals, a confusion matrix, and 
 """
 
 import csv
+import io
 import json
 import math
-import os
 from pathlib import Path
 from statistics import NormalDist
 
@@ -32,7 +32,7 @@ from behaviour import print_behaviour, print_pairs
 from checkpoint import load_model, read_run
 from compare import compare
 from dataset import encode, make_collate, make_examples
-from folder import write_whole
+from folder import check_target, write_whole
 from hub import connect_to_hub
 from model import autocast, choose_hardware, hardware_name
 from sources import load_table
@@ -208,34 +208,13 @@ def print_mistakes(logits, labels, texts, names, count=5):
         print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
 
 
-def check_target(path, *sources):
-    """Raise UserError, now and not after the work, if `path` cannot be written or is read from."""
-    folder = Path(path).absolute().parent
-    if Path(path).exists() and any(
-        Path(path).samefile(source) or folder.resolve() == Path(source).resolve()
-        for source in sources
-        if Path(source).exists()
-    ):
-        raise UserError(f"{path} is the file that is read; choose another name")
-    if not path or Path(path).is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(
-            f"{path or 'an empty name'} cannot be written: name a file in a folder of yours"
-        )
-
-
 def save_predictions(path, rows):
     """Write rows of (text, label, predicted, score) as CSV, whole or not at all."""
-    temporary = f"{path}.{os.getpid()}.new"
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="", errors="replace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label", "predicted", "score"])
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)  # is there only if something stopped us
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["text", "label", "predicted", "score"])
+    writer.writerows(rows)
+    write_whole(path, buffer.getvalue())
 
 
 # ------------------------------------------------------------------------------ 4. a saved model

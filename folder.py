@@ -38,7 +38,7 @@ def write_whole(path, text):
     try:
         temporary.unlink(missing_ok=True)
         # "x": only if it is not there. A link with this name would lead our writing elsewhere.
-        with open(temporary, "x", encoding="utf-8", errors="replace") as file:
+        with open(temporary, "x", encoding="utf-8", newline="", errors="replace") as file:
             file.write(text)
         os.replace(temporary, path)  # in one move, whatever happens
     except OSError as error:
@@ -84,6 +84,21 @@ def check_folder(folder, spare=()):
         nothing = name == "checkpoints" and not set(folder.glob("checkpoints/[!.]*"))
         if (folder / name).exists() and not nothing:
             raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
+
+
+def check_target(path, *sources):
+    """Raise UserError, now and not after the work, if `path` cannot be written or is read from."""
+    folder = Path(path).absolute().parent
+    if Path(path).exists() and any(
+        Path(path).samefile(source) or folder.resolve() == Path(source).resolve()
+        for source in sources
+        if Path(source).exists()
+    ):
+        raise UserError(f"{path} is the file that is read; choose another name")
+    if not path or Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{path or 'an empty name'} cannot be written: name a file in a folder of yours"
+        )
 
 
 def prepare_folder(folder, spare=()):

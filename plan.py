@@ -286,10 +286,9 @@ def resumed_words(parser, folder, argv):
     words = read_arguments(folder)
     known = {action.dest for action in parser._actions} - {"help", "resume", "overwrite"}
     words = [word for word in words if word[2:].partition("=")[0].replace("-", "_") in known]
-    made = (
-        f"--model={demo.untrained_folder(dict(w.partition('=')[::2] for w in words).get('--out'))}"
-    )
-    words = [word for word in words if word != made]  # the folder may have moved, and it with it
+    out = parser.parse_args(words).out
+    made = f"--model={demo.untrained_folder(out)}"  # lies in the folder, which may have moved
+    words = [word for word in words if word != made]
     before, now = (vars(parser.parse_args(line)) for line in (words, [*words, *argv]))
     for name in before:
         if before[name] != now[name] and name not in FREE:

@@ -21,9 +21,9 @@ import parallel
 from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
-from evaluate import check_target, predict_logits
+from evaluate import predict_logits
 from explain import explain, page, print_explanation
-from folder import write_whole
+from folder import check_target, write_whole
 from model import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
 from windows import average, encode_windows

@@ -34,8 +34,8 @@ from errors import UserError, make_parser, run_command
 from folder import how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
-# Options that may change on --resume.
-# Where model and data lie may change; what they are is compared by fingerprints.
+# Options that may change on --resume: where model and data lie, too, because what they are is
+# compared by fingerprints.
 FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "sanity"}
 # Files whose code can change the result.
 CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
@@ -54,9 +54,8 @@ def take_state(position, optimizer, scaler, device):
                others. With torchrun, of every process: [processes, bytes].
     The learning rate is not in it: it is a function of the step.
     """
-    generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
     random = []
-    for generator in generators:
+    for generator in generators(device):
         mine = generator.get_rng_state()  # uint8 [bytes]
         states = mine.new_zeros(parallel.world(), len(mine))
         states[parallel.rank()] = mine
@@ -69,13 +68,17 @@ def take_state(position, optimizer, scaler, device):
     }
 
 
+def generators(device):
+    """Where random numbers come from: the CPU's, and the device's own if it is another."""
+    return [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+
+
 def put_back(state, optimizer, scaler, device):
     """The reverse of take_state(). Returns the position."""
-    generators = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
     try:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        for generator, states in zip(generators, state["random"], strict=True):
+        for generator, states in zip(generators(device), state["random"], strict=True):
             generator.set_rng_state(states[parallel.rank()].clone())  # torch crashes on a view here
     except Exception as error:
         raise UserError(f"the checkpoint does not fit this model ({error})") from error

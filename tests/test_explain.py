@@ -1,6 +1,7 @@
 """Appendices N and O: all of a long review, and why the model said so."""
 
 import json
+import math
 import re
 
 import pytest
@@ -51,6 +52,11 @@ def test_evaluate_and_predict_read_in_windows(rehearsed):
     done = run_script("predict.py", "--model", folder, "--windows", "--json", text, "Loved it")
     long, short = (json.loads(line) for line in done.stdout.splitlines())
     assert len(long["windows"]) > 2 and len(short["windows"]) == 1
+    odds = [
+        math.log(one["score"] / (1 - one["score"])) * (1 if one["label"] == "positive" else -1)
+        for one in [long, *long["windows"]]
+    ]
+    assert abs(odds[0] - sum(odds[1:]) / len(odds[1:])) < 1e-3, "the mean of the logits"
     assert short["windows"][0]["score"] == pytest.approx(short["score"], abs=1e-6)
     done = run_script("predict.py", "--model", folder, "--windows", text)
     assert done.stdout.count("tokens ") == len(long["windows"])

@@ -24,7 +24,8 @@ from errors import UserError, make_parser, run_command
 import torch
 from torch.nn import functional
 
-from evaluate import print_scores, save_predictions, score, wilson_interval
+from answers import save_predictions
+from evaluate import print_scores, score, wilson_interval
 from folder import check_target, write_whole
 from model import hardware_name
 from splits import load_splits, require_all_classes

@@ -9,7 +9,11 @@ Run       python evaluate.py --behaviour
 Expect    a row for each family: how many are right, and the surest mistake.
 """
 
+import json
+
 from errors import UserError, make_parser, plain, run_command
+from folder import check_target, write_whole
+from model import choose_hardware
 from sources import check_columns, label_index, read_rows
 
 # "+" in front of a positive sentence, "-" of a negative one. One family, one skill.
@@ -99,7 +103,10 @@ def sentences():
 
 
 def print_behaviour(classify, names):
-    """Ask all sentences, print a row for each family. classify: of predict.make_classifier()."""
+    """Ask all sentences, print a row for each family. classify: of predict.make_classifier().
+
+    Returns {family: {"right": ..., "n": ...}}.
+    """
     if names != ["negative", "positive"]:
         raise UserError(
             f"--behaviour knows negative and positive, the model knows {', '.join(names)}"
@@ -107,7 +114,7 @@ def print_behaviour(classify, names):
     rows = sentences()
     answers = classify([sentence for _, sentence, _ in rows])
     print(f"\n{'family':15} {'right':>8}   the surest mistake")
-    total = 0
+    found = {}
     for family in FAMILIES:
         asked = [
             (score, sentence, names[truth] == label)
@@ -118,10 +125,11 @@ def print_behaviour(classify, names):
         wrong = max(
             ((score, sentence) for score, sentence, well in asked if not well), default=None
         )
-        total += right
+        found[family] = {"right": right, "n": len(asked)}
         shown = f"{wrong[0]:.3f}  {wrong[1]}" if wrong else "-"
         print(f"{family:15} {right:>3} of {len(asked):<2}   {shown}")
-    print(f"{'all':15} {total:>3} of {len(rows)}")
+    print(f"{'all':15} {sum(row['right'] for row in found.values()):>3} of {len(rows)}")
+    return found
 
 
 def read_pairs(path, names):
@@ -150,7 +158,7 @@ def read_pairs(path, names):
 def print_pairs(classify, names, path):
     """Score pairs of an original and a minimally changed review (Gardner et al. 2020).
 
-    Who reads words alone gets one of two right; a pair counts when both are.
+    Who reads words alone gets one of two right; a pair counts when both are. Returns the counts.
     """
     pairs = read_pairs(path, names)
     answers = classify([text for pair in pairs for text, _ in pair])
@@ -160,17 +168,38 @@ def print_pairs(classify, names, path):
     ]
     n = len(pairs)
     print(f"\n{n:,} pairs")
-    for title, count in (
-        ("originals right", sum(first for first, _ in right)),
-        ("changed ones right", sum(second for _, second in right)),
-        ("both right", sum(first and second for first, second in right)),
-    ):
+    counts = {
+        "originals right": sum(first for first, _ in right),
+        "changed ones right": sum(second for _, second in right),
+        "both right": sum(first and second for first, second in right),
+    }
+    for title, count in counts.items():
         print(f"{title:20} {count:>6,}   {count / n:.1%}")
     for (first, second), well in list(zip(pairs, right)):
         if not all(well):
             which = second if well[0] else first
             print(f"for example, is {names[which[1]]}: {plain(which[0])[:200]}")
             break
+    return counts | {"n": n}
+
+
+def ask_skills(args):
+    """evaluate.py --behaviour and --pairs: what the figures of a split do not tell."""
+    from predict import (
+        make_classifier,  # which itself builds on evaluate.py, and that on this file
+    )
+
+    if args.results is not None:
+        check_target(args.results, args.model, *[args.pairs] * bool(args.pairs))
+    device, _, _ = choose_hardware(args.device, args.precision)
+    classify, run, _ = make_classifier(args.model, device)
+    record = {"arguments": run["arguments"], "versions": run["versions"]}
+    if args.behaviour:
+        record["families"] = print_behaviour(classify, run["labels"])
+    if args.pairs:
+        record["pairs"] = print_pairs(classify, run["labels"], args.pairs)
+    if args.results is not None:
+        write_whole(args.results, json.dumps(record, indent=1) + "\n")
 
 
 def main():

@@ -34,6 +34,7 @@ from attention import choose_attention
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
+from hub import connect_to_hub
 from model import (
     autocast,
     choose_hardware,
@@ -42,7 +43,6 @@ from model import (
     load_tokenizer,
 )
 from plan import parse_arguments
-from hub import connect_to_hub
 from splits import draw, load_splits, take
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -230,7 +230,7 @@ def measure(contender, tokens, model_name, rows):
         "real_tokens": real,
         "padding_share": 1 - real / sum(b * t for b, t in shapes),
         "flops": cost.count_flops(model, shapes, training),
-        "peak_bytes": peak_bytes(device),
+        "peak_bytes": cost.peak_bytes(device),
         "predicted": predicted,
     }
     if precision != "fp32":  # how fast these matrix products would be alone
@@ -246,16 +246,6 @@ def warm_up(model, tokenizer, texts, precision):
         logits = model(**batch.to(device)).logits
     logits.float().sum().backward()
     model.zero_grad()
-
-
-def peak_bytes(device):
-    """The most memory that was in use: the GPU's, or all of this process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024  # Linux counts in KiB
 
 
 # ------------------------------------------------------------------------------ 3. the whole

@@ -8,6 +8,7 @@ Expect    FLOPs to a review, the FLOP/s of the matrix products alone, and the re
 """
 
 import functools
+import platform
 import time
 
 import torch
@@ -177,6 +178,16 @@ def duration(seconds):
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def peak_bytes(device):
+    """The most memory that was in use: the GPU's, or all of this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # Linux counts in KiB
 
 
 def main():

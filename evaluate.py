@@ -12,11 +12,8 @@ Expect    a table of figures with n and 95 % intervals, a confusion matrix, and 
           choose by what you read there would.
 """
 
-import csv
-import io
-import json
 import math
-from pathlib import Path
+import time
 from statistics import NormalDist
 
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
@@ -27,16 +24,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 import parallel
+from answers import keep_answers, save_predictions, save_results, surest_mistakes
 from attention import choose_attention
-from behaviour import print_behaviour, print_pairs
+from behaviour import ask_skills
 from checkpoint import load_model, read_run
 from compare import compare
 from dataset import encode, make_collate, make_examples
-from folder import check_target, write_whole
+from folder import check_target
 from hub import connect_to_hub
 from model import autocast, choose_hardware, hardware_name
-from sources import load_table
-from splits import draw, load_splits, take, usable_rows
+from splits import load_split
 from windows import average, encode_windows
 
 
@@ -198,8 +195,7 @@ def print_by_length(logits, labels, lengths, max_length):
 def print_mistakes(logits, labels, texts, names, count=5):
     """The wrong answers the model was most sure of. Often the label is what is odd: read them."""
     scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
-    wrong = [i for i in range(len(labels)) if predicted[i] != labels[i]]
-    wrong.sort(key=lambda i: -scores[i])
+    wrong = surest_mistakes(logits, labels)
     print(
         f"\n{len(wrong):,} mistakes; the surest of them, with the probability given to the answer"
     )
@@ -208,64 +204,7 @@ def print_mistakes(logits, labels, texts, names, count=5):
         print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
 
 
-def save_predictions(path, rows):
-    """Write rows of (text, label, predicted, score) as CSV, whole or not at all."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["text", "label", "predicted", "score"])
-    writer.writerows(rows)
-    write_whole(path, buffer.getvalue())
-
-
 # ------------------------------------------------------------------------------ 4. a saved model
-def load_split(run, split, data=None, text_column=None, label_column=None, subset=None):
-    """The reviews to evaluate on. Returns (split, notes). data: None for what the model trained on.
-
-    A file the model was not trained on is taken whole. Everything else is divided as in training,
-    by the seed in run.json, so that "validation" means the rows that were held out then.
-    """
-    arguments, names = run["arguments"], run["labels"]
-    data = data or arguments["data"]
-    columns = text_column or arguments["text_column"], label_column or arguments["label_column"]
-    if Path(data).is_file() and Path(data).resolve() != Path(arguments["data"]).resolve():
-        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
-        chosen = usable_rows(*load_table(data, *columns), names, data, notes)
-        if not chosen["texts"]:
-            raise UserError(f"{data} has no row with a text and a label")
-    else:
-        splits, _, notes, now = load_splits(data, *columns, seed=arguments["seed"], names=names)
-        chosen = splits[split]
-        notes = [note for note in notes if note.startswith(split)]
-        same = data == arguments["data"] or Path(data).resolve() == Path(arguments["data"])
-        same = same and columns == (arguments["text_column"], arguments["label_column"])
-        if same and now != run.get("data_fingerprint", now):
-            notes.append(
-                "warning: the data has changed since training, and with it the division: reviews "
-                f"that were trained on may stand in {split} now"
-            )
-        if not chosen["texts"]:
-            raise UserError(f"the {split} split of {data} is empty: {'; '.join(notes)}")
-    if subset is not None:
-        if subset < 1:
-            raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
-        chosen = take(
-            chosen, draw(chosen["labels"], subset, arguments["seed"], equal=split == "train")
-        )
-    return chosen, notes
-
-
-def ask_skills(args):
-    """evaluate.py --behaviour and --pairs: what the figures of a split do not tell."""
-    from predict import make_classifier  # which itself builds on this file
-
-    device, _, _ = choose_hardware(args.device, args.precision)
-    classify, run, _ = make_classifier(args.model, device)
-    if args.behaviour:
-        print_behaviour(classify, run["labels"])
-    if args.pairs:
-        print_pairs(classify, run["labels"], args.pairs)
-
-
 def main():
     parser = make_parser(__doc__)
     parser.add_argument(
@@ -343,35 +282,33 @@ def main():
         )
         labels_of = labels
     examples, collate = make_examples(input_ids, labels_of), make_collate(tokenizer.pad_token_id)
+    started = time.perf_counter()
     with out_of_memory(f"try --batch-size {max(1, (args.batch_size or 16) // 2)}"):
         logits = predict_logits(
             model, examples, collate, device, precision, args.batch_size, "evaluating"
         )
     if args.windows:
         logits = average(logits, owners, len(texts))
+    seconds = time.perf_counter() - started
     figures = score(logits, labels, run["labels"])
     print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
     print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
-    if args.save and parallel.rank() == 0:
-        scores, predicted = logits.softmax(dim=-1).max(dim=-1)
-        names = run["labels"]
-        save_predictions(
-            args.save,
-            [
-                (text, names[label], names[p], s)
-                for text, label, p, s in zip(texts, labels, predicted.tolist(), scores.tolist())
-            ],
-        )
-        print(f"\n{len(texts):,} predictions in {args.save}")
-    if args.results and parallel.rank() == 0:
-        trained = {key: run["arguments"][key] for key in ("model", "subset", "epochs", "seed")}
-        asked = {key: vars(args)[key] for key in ("data", "split", "subset", "windows")}
-        record = {"trained": trained, "evaluated": asked, "max_length": max_length}
-        record |= {"truncation": run["arguments"]["truncation"], "precision": precision}
-        record |= {"hardware": hardware_name(device), "versions": run["versions"]}
-        write_whole(args.results, json.dumps(record | {"figures": figures}, indent=1) + "\n")
+    if parallel.rank() == 0:
+        how = {"subset": args.subset, "windows": args.windows, "precision": precision}
+        if args.data is args.text_column is args.label_column is None:
+            keep_answers(args.model, args.split, logits, labels, lengths, texts, how)
+        if args.save:
+            scores, predicted = logits.softmax(dim=-1).max(dim=-1)
+            names = run["labels"]
+            columns = texts, labels, predicted.tolist(), scores.tolist()
+            rows = [(text, names[c], names[p], score) for text, c, p, score in zip(*columns)]
+            save_predictions(args.save, rows)
+            print(f"\n{len(texts):,} predictions in {args.save}")
+        if args.results:
+            how |= {"data": args.data, "split": args.split, "hardware": hardware_name(device)}
+            save_results(args.results, run, how | {"seconds": seconds, "figures": figures})
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 import cost
 import demo
 import parallel
+from answers import keep_answers
 from attention import choose_attention
 from checkpoint import check_tokenizer, describe_run, load_model, save_model, write_run
 from dataset import encode, make_batches, make_collate, make_examples
@@ -304,6 +305,12 @@ def fine_tune(args, device, precision, reasons):
         return check_sanity(model, train, examples, names, collate, args, device, precision)
     fixed = examples["validation"][:8]  # the saved model will have to repeat their logits, in fp32
 
+    def keep_split(role, logits):
+        """For report.py: each answer, and not only how many were right."""
+        how = {"subset": args.subset, "windows": False, "precision": precision}
+        texts, labels = splits[role]["texts"], splits[role]["labels"]
+        keep_answers(args.out, role, logits, labels, lengths[role], texts, how)
+
     def judge(figures, diary):
         """Validate an epoch, and save its model if it is the best so far. Returns the new diary."""
         logits = predict_logits(
@@ -317,6 +324,7 @@ def fine_tune(args, device, precision, reasons):
         expected = predict_logits(model, fixed, collate, device) if better else diary["expected"]
         if better and first:
             save_model(args.out, model, tokenizer, run)
+            keep_split("validation", logits)
         print_epoch(run["history"][-1], better)
         lines = [*diary["lines"], epoch_line(run["history"][-1])]
         return diary | {"run": run, "lines": lines, "expected": expected}
@@ -353,8 +361,10 @@ def fine_tune(args, device, precision, reasons):
     run["results"] |= {
         "test": score(logits, splits["test"]["labels"], names),
         "reviews_per_second": len(examples["train"]) * len(run["history"]) / seconds,
+        "peak_bytes": cost.peak_bytes(device),
     }
     if first:
+        keep_split("test", logits)
         write_run(args.out, run)
         end(args.out)
     print_scores(run["results"]["test"], f"test, epoch {run['results']['best_epoch']}")

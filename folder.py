@@ -21,6 +21,8 @@ from errors import UserError, make_parser, run_command
 # What a run writes. A folder that has one of them, but not from us, is left alone.
 OURS = (
     "README.md",
+    "answers-test.json",
+    "answers-validation.json",
     "checkpoints",
     "config.json",
     "history.jsonl",
@@ -169,6 +171,8 @@ def begin(folder, arguments):
     """
     for path in Path(folder, "checkpoints").glob("[0-9]*"):
         shutil.rmtree(path)
+    for path in Path(folder).glob("answers-*.json"):
+        path.unlink()
     write_whole(Path(folder, "checkpoints", "arguments.json"), json.dumps(arguments, indent=2))
 
 

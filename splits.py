@@ -12,10 +12,11 @@ Expect    how many reviews play which role, what was held out, dropped or drawn 
 import hashlib
 import random
 from collections import Counter
+from pathlib import Path
 
 from dataset import clean
 from errors import UserError, make_parser, run_command
-from sources import find_label_names, label_index, load_source
+from sources import find_label_names, label_index, load_source, load_table
 
 
 def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
@@ -179,6 +180,43 @@ def draw(labels, count, seed, equal):
 def take(split, rows):
     """The given rows of a split, as a split."""
     return {column: [values[i] for i in rows] for column, values in split.items()}
+
+
+# ------------------------------------------------------------------------------ for a saved model
+def load_split(run, split, data=None, text_column=None, label_column=None, subset=None):
+    """The reviews to evaluate on. Returns (split, notes). data: None for what the model trained on.
+
+    A file the model was not trained on is taken whole. Everything else is divided as in training,
+    by the seed in run.json, so that "validation" means the rows that were held out then.
+    """
+    arguments, names = run["arguments"], run["labels"]
+    data = data or arguments["data"]
+    columns = text_column or arguments["text_column"], label_column or arguments["label_column"]
+    if Path(data).is_file() and Path(data).resolve() != Path(arguments["data"]).resolve():
+        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
+        chosen = usable_rows(*load_table(data, *columns), names, data, notes)
+        if not chosen["texts"]:
+            raise UserError(f"{data} has no row with a text and a label")
+    else:
+        splits, _, notes, now = load_splits(data, *columns, seed=arguments["seed"], names=names)
+        chosen = splits[split]
+        notes = [note for note in notes if note.startswith(split)]
+        same = data == arguments["data"] or Path(data).resolve() == Path(arguments["data"])
+        same = same and columns == (arguments["text_column"], arguments["label_column"])
+        if same and now != run.get("data_fingerprint", now):
+            notes.append(
+                "warning: the data has changed since training, and with it the division: reviews "
+                f"that were trained on may stand in {split} now"
+            )
+        if not chosen["texts"]:
+            raise UserError(f"the {split} split of {data} is empty: {'; '.join(notes)}")
+    if subset is not None:
+        if subset < 1:
+            raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
+        chosen = take(
+            chosen, draw(chosen["labels"], subset, arguments["seed"], equal=split == "train")
+        )
+    return chosen, notes
 
 
 def main():

@@ -11,6 +11,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may touch a network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The tests run in several processes at once (-n), with tiny models. If each had a thread for every
+# core, they would wait for each other most of the time. Before torch is imported, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

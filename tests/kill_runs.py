@@ -90,7 +90,7 @@ def what_counts(out):
     """Everything that a run leaves behind, but for how long it took and where it is."""
     run = json.loads((out / "run.json").read_text())
     for record in [*run["history"], run["results"]]:
-        for key in ("seconds", "reviews_per_second"):
+        for key in ("seconds", "reviews_per_second", "peak_bytes"):
             record.pop(key, None)
     run["arguments"] = {
         key: value for key, value in run["arguments"].items() if key not in ("out", "resume")

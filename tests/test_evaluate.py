@@ -14,10 +14,10 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from answers import save_predictions
 from dataset import make_collate
 from evaluate import (
     predict_logits,
-    save_predictions,
     score,
     warnings_for,
     wilson_interval,

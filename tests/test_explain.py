@@ -120,7 +120,7 @@ def test_the_words_it_names_matter_more_than_others(rehearsed):
             falls[way].append(found["score"] - probability(rest, found["target"]))
     means = {way: sum(values) / len(values) for way, values in falls.items()}
     assert len(falls["random"]) > 30
-    assert means["left_out"] > 3 * means["random"] and means["shares"] > 2 * means["random"], means
+    assert min(means["left_out"], means["shares"]) > 2 * means["random"], means
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -62,6 +62,7 @@ def outcome(out):
     for record in [*kept["history"], kept["results"]]:
         record.pop("seconds", None)
         record.pop("reviews_per_second")
+        record.pop("peak_bytes", None)
     for option in ("out", "resume"):
         del kept["arguments"][option]
     files = {path.name for path in out.iterdir()}

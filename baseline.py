@@ -62,6 +62,8 @@ def to_table(texts, numbers):
     many words has sums about twice as large by chance alone, and would seem twice as sure.
     """
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    # Not to check each table, said explicitly: else torch warns that it does not.
+    torch.sparse.check_sparse_tensor_invariants.disable()
     columns, begins = [], [0]
     for text in texts:
         columns += sorted(numbers[word] for word in features_of(text) if word in numbers)

@@ -10,7 +10,6 @@ Expect    each word with its share in the decision, in color where the terminal 
           speaks for the answer, red against it. And the gap: what the second way does not explain.
 """
 
-import html
 from bisect import bisect_right
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from dataset import clean, make_examples, special_ids, truncate
 from errors import make_parser, plain, run_command
 from evaluate import predict_logits
+from page import card, cards, color_words, document, levels
 
 
 # ------------------------------------------------------------------------------ 1. words, tokens
@@ -124,11 +124,12 @@ def follow_gradients(model, input_ids, word_of, target, pad_token_id, device):
     return found, gap, empty
 
 
-def explain(model, tokenizer, collate, text, arguments, device):
+def explain(model, tokenizer, collate, text, arguments, device, both=True):
     """All about one text, as a dict: "words", "left_out", "shares", "gap", "from", "to", "target".
 
     arguments: of the run: max_length, truncation. left_out and shares: {word number: share}; words
     that were cut away are in neither. "from" and "to": the margin without words, and with all.
+    both: without it no words are left out one by one, which takes longest in a long text.
     """
     words, input_ids, word_of = encode_words(
         text, tokenizer, arguments["max_length"], arguments["truncation"]
@@ -143,7 +144,7 @@ def explain(model, tokenizer, collate, text, arguments, device):
         "words": words,
         "target": target,
         "score": logits.softmax(dim=-1)[0, target].item(),
-        "left_out": leave_out(model, collate, input_ids, word_of, target, device),
+        "left_out": leave_out(model, collate, input_ids, word_of, target, device) if both else {},
         "shares": shares,
         "gap": gap,
         "from": empty,
@@ -152,12 +153,6 @@ def explain(model, tokenizer, collate, text, arguments, device):
 
 
 # ------------------------------------------------------------------------------ 4. show
-def levels(shares):
-    """{word number: from -3 to 3}: the strongest word of a text has 3 or -3."""
-    most = max(map(abs, shares.values()), default=0) or 1
-    return {number: round(3 * share / most) for number, share in shares.items()}
-
-
 def paint(words, shares, colored):
     """The text, each word marked by its share: in color, or with up to three signs behind it."""
     level, pieces = levels(shares), []
@@ -185,37 +180,21 @@ def print_explanation(found, name, colored):
     )
 
 
-def page(rows):
+def write_page(rows):
     """A page that needs nothing else. rows: [(label, score, found of explain()), ...]."""
-    parts = []
+    parts = ["<p>Green speaks for the answer, red and underlined against it; point at a word.</p>"]
     for label, score, found in rows:
-        parts.append(f"<h2>{html.escape(label)} {score:.3f}</h2>")
-        for title, shares in (("left out", "left_out"), ("gradients", "shares")):
-            level = levels(found[shares])
-            share = [found[shares].get(number, 0.0) for number in range(len(found["words"]))]
-            words = " ".join(
-                f'<span class="w{level.get(number, 0)}" title="{share[number]:+.3f}">'
-                f"{html.escape(word)}</span>"
-                for number, word in enumerate(found["words"])
-            )
-            parts.append(f"<h3>{title}</h3><p>{words}</p>")
         parts.append(
-            f"<p>log-odds {found['from']:+.2f} without words, {found['to']:+.2f} with all; "
-            f"gap {found['gap']:+.4f}</p>"
+            card(
+                f"{label} {score:.3f}",
+                *("<p>left out</p>", color_words(found["words"], found["left_out"])),
+                *("<p>gradients</p>", color_words(found["words"], found["shares"])),
+                note=f"log-odds {found['from']:+.2f} without words, {found['to']:+.2f} with all; "
+                f"gap {found['gap']:+.4f}",
+                wide=True,
+            )
         )
-    colors = "".join(
-        f".w{sign * n}{{background:rgba({color},{n * 0.28:.2f})}}"
-        for sign, color in ((1, "30,160,60"), (-1, "220,50,40"))
-        for n in (1, 2, 3)
-    ).replace(".w-", ".w\\-")
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Why did it say so?</title>'
-        '<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}'
-        "body{font:16px/1.7 system-ui;max-width:46em;margin:2em auto;padding:0 1em;overflow-wrap:"
-        f"anywhere}}span{{border-radius:3px;padding:1px 2px}}{colors}</style>"
-        "<h1>Why did it say so?</h1><p>Green speaks for the answer, red against it; point at a "
-        f"word for its share.</p>{''.join(parts)}</html>\n"
-    )
+    return document("Why did it say so?", cards(*parts))
 
 
 def main():

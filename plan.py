@@ -10,6 +10,7 @@ Expect    the knobs in groups, each with unit, default and reason.
 import math
 import os
 import random
+import shlex
 import sys
 
 import demo
@@ -297,6 +298,18 @@ def resumed_words(parser, folder, argv):
                 f"{now[name]}, which makes it another run: leave that out, or start over"
             )
     return [*words, *argv, f"--out={folder}"]
+
+
+def command_line(arguments):
+    """The command that makes a run again, but for --out. arguments: those of its run.json."""
+    usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
+    words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
+    for name, value in arguments.items():
+        made = name == "model" and arguments["demo"]  # the rehearsal's own, which lies in --out
+        if name in usual and value != usual[name] and name not in ("out", "resume") and not made:
+            option = f"--{name.replace('_', '-')}"
+            words += [option] if value is True else [option, str(value)]
+    return shlex.join(words)
 
 
 def print_plan(args, run, model, groups, steps, full_lengths):

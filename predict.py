@@ -22,7 +22,7 @@ from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
 from evaluate import predict_logits
-from explain import explain, page, print_explanation
+from explain import explain, print_explanation, write_page
 from folder import check_target, write_whole
 from model import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
@@ -277,7 +277,7 @@ def main():
         else:
             show(text, *(next(answers) if args.texts else classify([text])[0]), args.json)
     if args.html is not None:
-        write_whole(args.html, page(explained))
+        write_whole(args.html, write_page(explained))
         print(f"a page with the words in color is in {args.html}", file=sys.stderr)
     if text is None and not (sys.stdin and sys.stdin.isatty()):
         raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')

@@ -1,0 +1,111 @@
+"""Appendix V: pages that need nothing else.
+
+Teaches   to show text that strangers wrote: everything is escaped here, in one place, so that a
+          review with a <script> in it is shown and not run; and to write one page for light and
+          dark screens, phones and paper.
+Order     beside explain.py, report.py and app.py, whose pages are made of these pieces.
+Run       python page.py "I <b>loved</b> it" > page.html
+Expect    a page with a card, in which the words of the sentence take turns in color.
+"""
+
+import html
+
+from errors import make_parser, run_command
+
+# The colors, light and dark. "line" and "other" can be told apart by who sees no red, too.
+STYLE = """
+:root{color-scheme:light dark;--page:#fff;--ink:#1c1e21;--line:#0a62c4;--other:#c4420a;
+--faint:#c9ccd1;--card:#f6f7f9}
+@media screen and (prefers-color-scheme:dark){:root{--page:#15171a;--ink:#e4e6e9;--line:#6cb2ff;
+--other:#ffa366;--faint:#4a4f57;--card:#1e2125}}
+@media print{:root{color-scheme:light}}
+body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;
+max-width:80em;padding:1em;overflow-wrap:anywhere}
+h1{font-size:1.6em;margin:.4em 0}h2{margin:1.6em 0 .4em;border-bottom:2px solid var(--faint)}
+h3{font-size:1em;margin:0 0 .4em}p{margin:.4em 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22em),1fr));gap:1em}
+.card{background:var(--card);border-radius:8px;padding:.8em;break-inside:avoid;min-width:0}
+.wide{grid-column:1/-1}.note{font-size:.9em;opacity:.85}
+svg{width:100%;height:auto;display:block;stroke-linejoin:round}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:right;padding:.25em .5em;border-bottom:1px solid var(--faint)}
+th,td{overflow-wrap:normal}th:first-child,td:first-child{text-align:left}
+.facts td{text-align:left;vertical-align:top;overflow-wrap:anywhere}
+.facts td:first-child{white-space:nowrap}.scroll{overflow-x:auto}
+.words span{border-radius:3px;padding:1px 2px}li{margin:.8em 0}ol{padding-left:1.4em}
+"""
+
+# Words that speak against the answer are underlined as well: not everybody sees red and green.
+WORD_COLORS = (
+    "".join(
+        f".w{sign * n}{{background:rgba({color},{n * 0.28:.2f})}}"
+        for sign, color in ((1, "30,160,60"), (-1, "220,50,40"))
+        for n in (1, 2, 3)
+    )
+    + ".w-1,.w-2,.w-3{text-decoration:underline}"
+).replace(".w-", r".w\-")  # in a name, CSS wants a backslash before a minus
+
+
+def text(value):
+    """Anything as text: what looks like HTML in it is shown as it was written."""
+    return html.escape(str(value))
+
+
+def levels(shares):
+    """{word number: from -3 to 3}: the strongest word of a text has 3 or -3."""
+    most = max(map(abs, shares.values()), default=0) or 1
+    return {number: round(3 * share / most) for number, share in shares.items()}
+
+
+def color_words(words, shares):
+    """A text, each word in a span with the class w-3 to w3 and its share as a title."""
+    level = levels(shares)
+    spans = (
+        f'<span class="w{level.get(number, 0)}" title="{shares.get(number, 0.0):+.3f}">'
+        f"{text(word)}</span>"
+        for number, word in enumerate(words)
+    )
+    return f'<p class="words">{" ".join(spans)}</p>'
+
+
+def table(rows, header=(), kind=""):
+    """A table. rows: lists of cells; numbers should be in words already."""
+    lines = [f'<div class="scroll"><table class="{kind}">']
+    if header:
+        lines.append("<tr>" + "".join(f"<th>{text(cell)}</th>" for cell in header) + "</tr>")
+    for row in rows:
+        lines.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>")
+    return "".join([*lines, "</table></div>"])
+
+
+def card(title, *content, note="", wide=False):
+    """content: HTML. title, note: plain text. wide: over all columns."""
+    kind = "card wide" if wide else "card"
+    note = f'<p class="note">{text(note)}</p>' if note else ""
+    return f'<section class="{kind}"><h3>{text(title)}</h3>{"".join(content)}{note}</section>'
+
+
+def cards(*content):
+    return f'<div class="cards">{"".join(content)}</div>'
+
+
+def document(title, *content):
+    """The whole page. title: plain text; content: HTML."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f"<style>{STYLE}{WORD_COLORS}</style></head><body><h1>{text(title)}</h1>"
+        f"{''.join(content)}</body></html>\n"
+    )
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("text", help="a sentence of your own")
+    words = parser.parse_args().text.split()
+    shares = {number: float(number % 7 - 3) for number in range(len(words))}
+    print(document("A page", cards(card("Words in color", color_words(words, shares)))))
+
+
+if __name__ == "__main__":
+    run_command(main)

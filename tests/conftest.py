@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import types
@@ -34,6 +35,7 @@ from plan import parse_arguments
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "a film it isn ' t good bad loved hated plot ##ting act long not but the was . , ! ? : ( )"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FAMILIES = ("distilbert", "bert", "roberta", "modernbert")
 
 
@@ -136,6 +138,21 @@ def run_script(*words, cwd=PROJECT, module=None, **options):
     return types.SimpleNamespace(
         returncode=code, stdout=output.getvalue(), stderr=errors.getvalue()
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser without a window; where there is none, the tests that need it are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not found:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with playwright.sync_playwright() as started:
+        # Its sandbox needs rights that a container's root may lack; we open only our own pages.
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = started.chromium.launch(executable_path=found[0], args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -324,9 +324,9 @@ def test_the_readmes_commands_without_network_run_as_printed(rehearsed, tmp_path
         shutil.copy(path, tmp_path)
     shutil.copytree(REVIEWS, tmp_path / "demo_reviews")
     shutil.copytree(rehearsed[0], tmp_path / "demo")
-    # (tests/test_parallel.py runs those with torchrun.)
+    # (tests/test_parallel.py runs those with torchrun, and tests/test_app.py the page.)
     commands = [c for c in readme_commands() if "demo" in c and "torchrun" not in c]
-    commands = [c for c in commands if "finetune.py" not in c]
+    commands = [c for c in commands if "finetune.py" not in c and "app.py" not in c]
     assert any("evaluate.py" in c for c in commands) and any("predict.py" in c for c in commands)
     for command in commands:
         if command.startswith("python "):  # in this process, which has torch already

@@ -10,7 +10,7 @@ from conftest import FAMILIES, PROJECT, make_model, run_script
 
 from checkpoint import load_model
 from dataset import encode, make_collate
-from explain import encode_words, explain, integrate_gradients, margin, page, paint
+from explain import encode_words, explain, integrate_gradients, margin, paint, write_page
 from sources import load_table
 from windows import average, encode_windows, split_windows
 
@@ -172,4 +172,4 @@ def test_colors_are_only_for_words_that_count():
     assert paint(["a", "b", "c"], {0: 1.0, 1: -0.5, 2: 0.01}, colored=False) == "a(+++) b(--) c"
     found = {"words": ["a"], "left_out": {0: 1.0}, "shares": {0: -1.0}}
     found |= {"gap": 0.0, "from": 0.0, "to": 1.0}
-    assert page([("positive", 0.9, found)]).count('class="w') == 2
+    assert write_page([("positive", 0.9, found)]).count('<span class="w') == 2

@@ -1,0 +1,339 @@
+"""Chapter 10: a page to try it on, and an address for programs.
+
+Teaches   what it takes to let others ask the model: one question at a time although many ask at
+          once, limits before work, answers that equal predict.py's, and text that stays text.
+Order     after predict.py, whose answers it gives.
+Run       pip install -r requirements-extra.txt
+          python app.py --model model              then open http://127.0.0.1:7860
+          curl -X POST http://127.0.0.1:7860/predict -H "Content-Type: application/json" \\
+              -d '{"texts": ["I regret watching this film"]}'
+Expect    a page for one review (with the words that decided, in color, and the windows of a long
+          one) and for many (a CSV file in, a CSV file out); POST /predict, GET /health, and /docs,
+          which describes both. Only this machine can reach it, unless --host says otherwise.
+
+gradio makes the page, FastAPI and uvicorn (which it brings) answer programs.
+"""
+
+import csv
+import functools
+import os
+import socket
+import tempfile
+import threading
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+# First, because torch takes seconds to import, and Ctrl-C may come in them.
+from errors import UserError, make_parser, plain, run_command
+
+from dataset import clean, encode
+from explain import explain
+from model import choose_hardware
+from page import WORD_COLORS, color_words, table, text
+from predict import make_classifier
+from rows import count_rows, predict_chunks, write_predictions
+
+LETTERS = 100_000  # in one text: fifty pages
+TEXTS = 256  # in one request
+BODY = 4_000_000  # bytes of one request
+FILE = "20mb"
+KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
+EXAMPLES = (
+    "I regret watching this film",
+    "Not terrible, it's great!",
+    "Not great, it's terrible!",
+    "I expected nothing and got more than that",
+)
+
+
+STYLE = (
+    WORD_COLORS
+    + """
+.track{background:rgba(128,128,128,.3);border-radius:6px;height:12px;max-width:30em}
+.track div{background:#0a62c4;border-radius:6px;height:12px}
+.words{line-height:1.8}.words span{border-radius:3px;padding:1px 2px}
+td,th{text-align:left;padding:.25em .6em}.words,td{overflow-wrap:anywhere}.scroll{overflow-x:auto}
+"""
+)
+
+
+# ------------------------------------------------------------------------------ the model
+def load(folder, device):
+    """Load a saved model for many who ask at once. Returns (asked, run).
+
+    asked: .classify(texts), .windows(text), .explain(text), .length(text), .decode(ids), which
+    answer one caller at a time: an answer uses all cores, and two at once would both be late.
+    """
+    classify, run, (model, tokenizer, collate, windows) = make_classifier(folder, device)
+    lock, arguments = threading.Lock(), run["arguments"]
+
+    def in_turn(function):
+        @functools.wraps(function)
+        def waiting(*words):
+            with lock:
+                return function(*words)
+
+        return waiting
+
+    def explain_one(review):
+        return explain(model, tokenizer, collate, review, arguments, device, both=False)
+
+    asked = SimpleNamespace(
+        classify=in_turn(classify),
+        windows=in_turn(lambda review: windows([review])),
+        explain=in_turn(explain_one),
+        length=lambda review: encode([clean(review)], tokenizer, 10**9, "head")[1][0],
+        decode=lambda ids: plain(tokenizer.decode(ids, skip_special_tokens=True)),
+    )
+    return asked, run
+
+
+def check_review(review):
+    """Raise UserError if a text is no use to the model."""
+    if not clean(review or ""):
+        raise UserError("there are no words in it: write a review")
+    if len(review) > LETTERS:
+        raise UserError(f"{len(review):,} letters; at most {LETTERS:,} are read")
+
+
+# ------------------------------------------------------------------------------ for programs
+def make_api(asked, run, folder):
+    """POST /predict and GET /health, as a FastAPI application."""
+    from typing import Annotated
+
+    from fastapi import FastAPI
+    from pydantic import AfterValidator, BaseModel, Field
+
+    def has_words(value):
+        if not clean(value):
+            raise ValueError("there are no words in it")
+        return value
+
+    Review = Annotated[str, Field(max_length=LETTERS), AfterValidator(has_words)]
+
+    class Question(BaseModel):
+        texts: Annotated[list[Review], Field(min_length=1, max_length=TEXTS)]
+
+    class Prediction(BaseModel):
+        text: str
+        label: str
+        score: float
+
+    class Answer(BaseModel):
+        predictions: list[Prediction]
+
+    api = FastAPI(title=f"{folder}: {' / '.join(run['labels'])}")
+
+    # "def" and not "async def": FastAPI then calls it in a thread, and others are served meanwhile.
+    @api.post("/predict")
+    def predict(question: Question) -> Answer:
+        """The label of each text, and the probability that the model gives it."""
+        answers = asked.classify(question.texts)
+        rows = zip(question.texts, answers)
+        return Answer(
+            predictions=[
+                Prediction(text=review, label=label, score=score) for review, (label, score) in rows
+            ]
+        )
+
+    @api.get("/health")
+    def health() -> dict[str, str | list[str]]:
+        """Whether the model is there, and its labels."""
+        return {"status": "ok", "model": Path(folder).name, "labels": run["labels"]}
+
+    return api
+
+
+def guard(application, hosts):
+    """`application` behind two checks that cost nothing, before it reads a request.
+
+    A question has to say how long it is, and not be too long: else a single one fills the memory.
+    And the Host header has to be one of `hosts` (None: any), or a page elsewhere on the web could
+    let its own name point to this machine, and read the answers (DNS rebinding).
+    """
+    from fastapi.responses import JSONResponse
+
+    async def guarded(scope, receive, send):
+        headers = dict(scope.get("headers", ()))
+        refusal = None
+        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
+        if scope["type"] in ("http", "websocket") and hosts and host not in hosts:
+            refusal = 403, f"this is not {host}"
+        elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            length = headers.get(b"content-length")
+            if length is None:
+                refusal = 411, "the request has to say its Content-Length"
+            elif int(length) > BODY:
+                refusal = 413, f"{int(length):,} bytes; at most {BODY:,} are read"
+        if refusal:
+            await JSONResponse({"detail": refusal[1]}, refusal[0])(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    return guarded
+
+
+# ------------------------------------------------------------------------------ for people
+def make_page(asked, run, folder):
+    """The page, as gradio Blocks. What it shows of a review is escaped (page.py), or no HTML."""
+    import gradio
+
+    arguments = run["arguments"]
+    most, how = arguments["max_length"], arguments["truncation"]
+    answer_columns = ["text", "label", "predicted", "score", "error"]
+
+    @to_gradio_errors
+    def answer(review):
+        """Yields HTML twice: at once the label, and then, which takes longer, why."""
+        check_review(review)
+        shown = bar(*asked.classify([review])[0])
+        yield shown, "<p>looking for the words that decided ...</p>", ""
+        length, found = asked.length(review), asked.explain(review)
+        note = f"Green speaks for {run['labels'][found['target']]}, red and underlined against it."
+        if length > most:
+            note += f" Only {most:,} of its {length:,} tokens were read for this ({how})."
+        words = color_words(found["words"], found["shares"])
+        yield shown, f"{words}<p>{text(note)}</p>", show_windows(review) if length > most else ""
+
+    def show_windows(review):
+        """All of a long review in windows, as an HTML table."""
+        answers, found = asked.windows(review)
+        rows = [["all", answers[0][0], f"{answers[0][1]:.3f}", "the mean of their logits"]]
+        for _, (start, end), ids, (label, score) in found:
+            rows.append([f"{start + 1}-{end}", label, f"{score:.3f}", asked.decode(ids)])
+        return table(rows, ["tokens", "label", "probability", "what it reads"])
+
+    @to_gradio_errors
+    def answer_many(file, column, lines, progress=gradio.Progress(track_tqdm=True)):
+        """Yields once: a CSV file of answers, its first rows as HTML, and what was done."""
+        folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+        out, label_column = folder / "predictions.csv", arguments["label_column"]
+        if not file:
+            file, column = folder / "typed.csv", "text"
+            with open(file, "w", encoding="utf-8", newline="") as typed:
+                rows = [[line] for line in (lines or "").splitlines() if line.strip()]
+                csv.writer(typed).writerows([["text"], *rows])
+        try:
+            count = count_rows(file, {column: "its name under the file"})
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), "the file")) from error
+
+        def chunks(skip):
+            return predict_chunks(file, column, label_column, run["labels"], asked.classify, skip)
+
+        rows, errors = write_predictions(out, count, chunks, identity={})
+        with open(out, encoding="utf-8", newline="") as answers:
+            first = [[cell[:200] for cell in row] for row in islice(csv.reader(answers), 1, 21)]
+        said = f"{rows - errors.total():,} of {rows:,} rows predicted"
+        yield str(out), table(first, answer_columns), f"<p>{said}. The first of them:</p>"
+
+    hidden = {"api_visibility": "private"}  # programs have /predict
+    with gradio.Blocks(analytics_enabled=False, title="What does the model say?") as page:
+        notice = "<p>It has read made-up reviews only: a rehearsal.</p>" * arguments["demo"]
+        names = text(f"{Path(folder).name}: {' or '.join(run['labels'])}")
+        gradio.HTML(f"<h1>What does the model say?</h1><p>{names}</p>{notice}")
+        with gradio.Tab("One review"):
+            review = gradio.Textbox(label="A review", lines=4, elem_id="review")
+            gradio.Examples([[example] for example in EXAMPLES], review)
+            button = gradio.Button("What does it say?", variant="primary", elem_id="ask")
+            shown = [gradio.HTML(elem_id=name) for name in ("label", "why", "windows")]
+            button.click(answer, review, shown, **hidden)
+        with gradio.Tab("Many reviews"):
+            lines = gradio.Textbox(label="Reviews, one a line", lines=4, elem_id="lines")
+            file = gradio.File(
+                label=f"or a file: {', '.join(KINDS)}", file_types=KINDS, elem_id="file"
+            )
+            column = gradio.Textbox(arguments["text_column"], label="its column of texts")
+            start = gradio.Button("Predict all", variant="primary", elem_id="start")
+            out = gradio.File(label="The answers, as CSV", interactive=False, elem_id="out")
+            said, rows = gradio.HTML(elem_id="said"), gradio.HTML(elem_id="rows")
+            start.click(answer_many, [file, column, lines], [out, rows, said], **hidden)
+    return page
+
+
+def to_gradio_errors(handler):
+    """`handler`, a generator, but what the user can mend is shown on the page."""
+    import gradio
+
+    @functools.wraps(handler)
+    def handled(*arguments):
+        try:
+            yield from handler(*arguments)
+        except UserError as error:
+            raise gradio.Error(plain(str(error))) from error
+
+    return handled
+
+
+def bar(label, score):
+    """A label and its probability as a bar, HTML."""
+    return (
+        f'<p><strong>{text(label)}</strong> {score:.3f}</p><div class="track" role="img" '
+        f'aria-label="probability {score:.3f}"><div style="width:{100 * score:.1f}%"></div></div>'
+    )
+
+
+def make_app(folder, device, hosts=None):
+    """Page and addresses as one application, for uvicorn. Raises UserError without gradio."""
+    # Before gradio is imported: nobody is told that it runs, and fonts are this machine's.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="reviews-"))
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError("the page needs gradio: pip install -r requirements-extra.txt") from error
+    asked, run = load(folder, device)
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+    application = gradio.mount_gradio_app(
+        make_api(asked, run, folder),
+        make_page(asked, run, folder),
+        path="/",
+        max_file_size=FILE,
+        ssr_mode=False,
+        theme=gradio.themes.Default(**fonts),
+        css=STYLE,
+        footer_links=[],
+    )
+    return guard(application, hosts)
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--model", default="model", help="a folder that finetune.py saved (default: model)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="127.0.0.1: this machine only (default); 0.0.0.0: all"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="0 for any (default: 7860)")
+    parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
+    args = parser.parse_args()
+    if not 0 <= args.port < 65536:
+        raise UserError(f"--port {args.port}: has to be from 0 to 65535")
+    device, _, _ = choose_hardware(args.device, "fp32")
+    alone = args.host in ("127.0.0.1", "localhost")
+    with tempfile.TemporaryDirectory(prefix="reviews-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # gone when we are
+        application = make_app(
+            args.model, device, {args.host, "127.0.0.1", "localhost"} if alone else None
+        )
+        import uvicorn
+
+        try:
+            listening = socket.create_server((args.host, args.port))
+        except OSError as error:
+            raise UserError(
+                f"--host {args.host} --port {args.port}: {error.strerror}; try --port 0"
+            ) from error
+        host, port = listening.getsockname()[:2]
+        print(f"http://{host}:{port}   (for programs: /predict, /docs; Ctrl-C stops)", flush=True)
+        if not alone:
+            print("anybody who reaches this machine can ask: there is no password", flush=True)
+        config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])
+    print("stopped")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,199 @@
+"""Chapter 10: the page and the address for programs, tried as people and programs use them."""
+
+import csv
+import json
+import socket
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import PROJECT, run_script
+from load_app import measure
+
+import app
+from predict import make_classifier
+
+REVIEWS = ["I regret watching this film", "Not terrible, it's great!", "A dull, tedious plot."]
+
+
+@pytest.fixture(scope="module")
+def classify(rehearsed):
+    """What predict.py answers with."""
+    return make_classifier(rehearsed[0], torch.device("cpu"))[0]
+
+
+@pytest.fixture(scope="module")
+def address(rehearsed):
+    """A running app.py: "http://127.0.0.1:port"."""
+    import uvicorn
+
+    hosts = {"127.0.0.1", "localhost"}
+    application = app.make_app(rehearsed[0], torch.device("cpu"), hosts)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield "http://127.0.0.1:{}".format(listening.getsockname()[1])
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    import httpx
+
+    with httpx.Client(base_url=address) as client:
+        yield client
+
+
+def test_predict_answers_as_predict_py_does(client, classify):
+    """One model, one answer, whoever asks; in the order of the question."""
+    response = client.post("/predict", json={"texts": REVIEWS})
+    expected = [
+        {"text": review, "label": label, "score": pytest.approx(score, abs=1e-6)}
+        for review, (label, score) in zip(REVIEWS, classify(REVIEWS))
+    ]
+    assert response.status_code == 200 and response.json() == {"predictions": expected}
+
+
+@pytest.mark.parametrize(
+    "question, reason",
+    [
+        ({"texts": []}, "at least 1 item"),
+        ({"texts": ["good"] * 257}, "at most 256 items"),
+        ({"texts": ["good", "  "]}, "no words"),
+        ({"texts": ["good", 3]}, "valid string"),
+        ({"texts": ["x" * 100_001]}, "at most 100000 characters"),
+        ({"texts": "good"}, "valid list"),
+        ({"text": ["good"]}, "Field required"),
+        ({}, "Field required"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_gets_the_reason(client, question, reason):
+    """422, and what is wrong with which text."""
+    response = client.post("/predict", json=question)
+    assert response.status_code == 422 and reason in response.text
+
+
+def test_limits_come_before_work(client):
+    """A question too long, of unknown length, or sent to another name is not even read."""
+    json_type = {"Content-Type": "application/json"}
+    response = client.post("/predict", content=b" " * 4_000_001, headers=json_type)
+    assert response.status_code == 413
+    response = client.post("/predict", content=iter([b"{}"]), headers=json_type)
+    assert response.status_code == 411
+    assert client.get("/health", headers={"Host": "elsewhere.example"}).status_code == 403
+    assert client.post("/predict", content=b"not json", headers=json_type).status_code == 422
+
+
+def test_it_says_how_it_is_and_what_it_can(client):
+    """For a supervisor, and for whoever writes a program."""
+    health = client.get("/health").json()
+    assert health["status"] == "ok" and health["labels"] == ["negative", "positive"]
+    assert client.get("/docs").status_code == 200
+    assert {"/predict", "/health"} <= set(client.get("/openapi.json").json()["paths"])
+
+
+def test_many_clients_at_once_get_their_own_answers(address, classify):
+    """For two seconds here; `python tests/load_app.py demo` does it at length."""
+    expected = {review: classify([review])[0] for review in REVIEWS}
+    times, complaints = measure(int(address.rpartition(":")[2]), expected, 20, 2)
+    assert len(times) > 20 and complaints == []
+
+
+@pytest.fixture
+def tab(address, browser):
+    """The page in a browser, and what it complains about."""
+    tab = browser.new_page(accept_downloads=True)
+    tab.set_default_timeout(20_000)
+    seen = []
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.on("dialog", lambda dialog: (seen.append("a dialog"), dialog.dismiss()))
+    tab.on("request", lambda request: seen.append(request.url))
+    tab.goto(address)
+    yield tab
+    own = (address, "data:", "blob:")
+    assert [one for one in seen if not one.startswith(own)] == []
+    tab.close()
+
+
+def test_a_browser_shows_label_probability_and_colored_words(tab, classify):
+    """What a visitor does first: type, click, look."""
+    tab.fill("#review textarea", REVIEWS[0])
+    tab.click("#ask button, button#ask")
+    tab.wait_for_selector("#why .words")
+    label, score = classify([REVIEWS[0]])[0]
+    assert tab.inner_text("#label").split() == [label, f"{score:.3f}"]
+    assert tab.locator("#why .words span").all_inner_texts() == REVIEWS[0].split()
+    colors = tab.evaluate(
+        "[...document.querySelectorAll('#why .words span')]"
+        ".map(span => getComputedStyle(span).backgroundColor)"
+    )
+    assert len(set(colors)) > 1
+    assert tab.inner_text("#windows") == ""
+
+
+def test_html_in_a_review_is_shown_and_not_run(tab):
+    """And a long review is shown in windows, escaped as well."""
+    tab.fill(
+        "#review textarea", "<script>alert(1)</script> <img src=x onerror=alert(2)> dull " * 30
+    )
+    tab.click("#ask button, button#ask")
+    tab.wait_for_selector("#windows table")
+    assert "<script>alert(1)</script>" in tab.inner_text("#why")
+    assert tab.locator("#why img, #windows img, #why script, #windows script").count() == 0
+    assert "onerror" in tab.inner_text("#windows")
+
+
+def test_a_file_goes_in_and_a_file_comes_out(tab, classify):
+    """The rehearsal's test reviews; the answers are those of predict.py."""
+    tab.get_by_role("tab", name="Many reviews").click()
+    source = PROJECT / "demo_reviews" / "test.csv"
+    tab.set_input_files("#file input[type=file]", source)
+    tab.wait_for_selector("#file a[href]")  # uploaded
+    tab.click("#start button, button#start")
+    tab.wait_for_selector("#said >> text=400 of 400 rows predicted")
+    with tab.expect_download() as download:
+        tab.click("#out a")
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(source, encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    assert [row["text"] for row in rows] == texts
+    for row, (label, score) in zip(rows, classify(texts)):
+        assert row["predicted"] == label and float(row["score"]) == pytest.approx(score, abs=1e-5)
+
+
+def test_lines_are_answered_and_mistakes_are_said_on_the_page(tab):
+    """Nothing typed, nothing chosen; then two lines."""
+    tab.get_by_role("tab", name="Many reviews").click()
+    tab.click("#start button, button#start")
+    tab.wait_for_selector("text=no rows")
+    tab.fill("#lines textarea", "I loved it.\n\nI hated it.")
+    tab.click("#start button, button#start")
+    tab.wait_for_selector("#said >> text=2 of 2 rows predicted")
+    assert "I hated it." in tab.inner_text("#rows")
+
+
+def test_without_gradio_it_says_what_to_install(rehearsed, monkeypatch):
+    """It is no core package."""
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    done = run_script("app.py", "--model", rehearsed[0])
+    assert done.returncode == 2 and "pip install -r requirements-extra.txt" in done.stderr
+
+
+def test_a_port_that_is_taken_and_a_folder_that_is_missing_get_one_line(rehearsed, address):
+    """Exit code 2, and nothing else."""
+    port = address.rpartition(":")[2]
+    for words, complaint in (
+        (["--model", rehearsed[0], "--port", port], "Address already in use"),
+        (["--model", "nowhere"], "there is no such folder"),
+        (["--port", "70000"], "--port 70000: has to be from 0 to 65535"),
+    ):
+        done = run_script("app.py", *words)
+        assert done.returncode == 2 and complaint in done.stderr, done.stderr
+        assert json.dumps(done.stderr).count("\\n") == 1

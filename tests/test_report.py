@@ -1,0 +1,175 @@
+"""Chapter 9 and its appendices: figures about certainty, and the page that shows them."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+from conftest import PROJECT, run_script
+from scipy.optimize import minimize_scalar
+from torchmetrics.classification import MulticlassCalibrationError
+
+from answers import keep_answers, read_answers
+from calibration import calibration_error, coverage, fit_temperature, reliability
+
+
+def make_answers(n=2000, classes=2, sharpness=1.0):
+    """Random logits, and labels that are drawn with just their probabilities."""
+    generator = torch.Generator().manual_seed(classes)
+    logits = 2 * torch.randn(n, classes, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+    return logits * sharpness, labels
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_the_calibration_error_is_that_of_torchmetrics(classes, sharpness):
+    """Fifteen bins of equal width, as Guo et al. have them."""
+    logits, labels = make_answers(classes=classes, sharpness=sharpness)
+    reference = MulticlassCalibrationError(classes, n_bins=15, norm="l1")
+    expected = reference(logits.softmax(dim=-1), labels).item()
+    assert calibration_error(reliability(logits, labels)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_bins_lose_no_answer_at_their_ends():
+    """Probabilities of exactly 1, and exactly at the end of a bin."""
+    logits = torch.tensor([[1000.0, 0.0], [0.0, 0.0], [(0.8 / 0.2), 1.0]])
+    logits[2] = logits[2].log()
+    found = reliability(logits, torch.tensor([0, 1, 0]))
+    assert sum(one["n"] for one in found) == 3
+    assert [(one["low"], one["high"]) for one in found][-1] == (14 / 15, 1.0)
+
+
+@pytest.mark.parametrize("sharpness", [0.25, 1.0, 4.0])
+def test_the_temperature_undoes_what_made_the_logits_too_sharp(sharpness):
+    """It is the one that scipy finds, and it makes the cross-entropy smallest."""
+    logits, labels = make_answers(n=20_000, classes=3, sharpness=sharpness)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(sharpness, rel=0.05)
+
+    def loss(candidate):
+        return torch.nn.functional.cross_entropy(logits.double() / candidate, labels).item()
+
+    best = minimize_scalar(loss, bounds=(0.01, 100), options={"xatol": 1e-7}, method="bounded").x
+    assert temperature == pytest.approx(best, rel=1e-4)
+
+
+def test_where_no_temperature_is_best_none_is_given():
+    """All right: the surer the better. All wrong: the less sure the better."""
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(logits, torch.tensor([0, 1])) is None
+    assert fit_temperature(logits, torch.tensor([1, 0])) is None
+
+
+def test_coverage_is_the_accuracy_of_the_surest():
+    """And with all answers given, it is the accuracy."""
+    logits, labels = make_answers(n=200)
+    scores, predicted = logits.softmax(dim=-1).max(dim=-1)
+    for share, accuracy in coverage(logits, labels, points=10):
+        surest = scores.argsort(descending=True)[: round(200 * share)]
+        assert accuracy == pytest.approx((predicted == labels)[surest].double().mean().item())
+    assert share == 1
+
+
+def test_answers_of_another_model_are_not_its_own(rehearsed, tmp_path):
+    """A folder may get another model; the answers of the one before must not speak for it."""
+    folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    found = read_answers(folder, "test")
+    run = json.loads((folder / "run.json").read_text())
+    assert (found["logits"].argmax(dim=-1) == found["labels"]).sum() == (
+        run["results"]["test"]["correct"]
+    )
+    with open(folder / "model.safetensors", "ab") as file:
+        file.write(b" ")
+    assert read_answers(folder, "test") is None
+    done = run_script("report.py", folder, "--out", tmp_path / "page.html")
+    assert done.returncode == 2 and "python evaluate.py --model" in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.fixture(scope="module")
+def page(rehearsed, tmp_path_factory):
+    """A page of two models, one of them with a name and a review that are HTML."""
+    root = tmp_path_factory.mktemp("report")
+    shutil.copytree(rehearsed[0], root / "one")
+    other = shutil.copytree(rehearsed[0], root / "<b>two")
+    found = read_answers(other, "test")
+    texts = ["<script>alert(1)</script> good"] * len(found["labels"])
+    columns = found["logits"], found["labels"].tolist(), found["lengths"].tolist(), texts
+    how = {"subset": None, "windows": False, "precision": "fp32"}
+    keep_answers(other, "test", *columns, how)
+    run_script("baseline.py", "--data", PROJECT / "demo_reviews", "--results", root / "floor.json")
+    words = ["--baseline", root / "floor.json", "--out", root / "page.html", "--mistakes", "2"]
+    done = run_script("report.py", root / "one", other, *words)
+    assert done.returncode == 0, done.stderr
+    return root / "page.html"
+
+
+def test_the_page_shows_the_figures_of_the_run(page, rehearsed):
+    """Nothing is typed: accuracy, calibration error and facts come from the folder."""
+    text = page.read_text(encoding="utf-8")
+    run = json.loads((rehearsed[0] / "run.json").read_text())
+    found = read_answers(rehearsed[0], "test")
+    error = calibration_error(reliability(found["logits"], found["labels"]))
+    for figure in (f"{run['results']['test']['accuracy']:.2%}", f"{error:.4f}"):
+        assert figure in text
+    floor = json.loads((page.parent / "floor.json").read_text())["test"]["accuracy"]
+    assert f"{floor:.2%}" in text and run["data_fingerprint"] in text
+    assert text.count("<svg") == 10 and "python finetune.py --demo" in text
+    assert "+0.00 points (+0.00 to +0.00)" in text  # the two models are the same
+
+
+def test_the_page_needs_no_network_and_runs_nothing(page):
+    """It may be sent by mail, and opened in ten years."""
+    text = page.read_text(encoding="utf-8")
+    addresses = set(re.findall(r"https?://[^\"'\s<)]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "<b>two" not in text and "&lt;b&gt;two" in text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_and_a_screen(page, browser, width, scheme):
+    """No scrolling to the side, no error, no request; the words can be told from the paper."""
+    tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    seen = []
+    tab.on("console", lambda message: seen.append(message.text))
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.on("request", lambda request: seen.append(request.url))
+    tab.goto(page.as_uri())
+    assert [one for one in seen if not one.startswith(("file:", "data:"))] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    colors = tab.evaluate(
+        "['color', 'background-color'].map(name => getComputedStyle(document.body)[name])"
+    )
+    lights = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors]
+    assert abs(lights[0] - lights[1]) > 450 and (lights[0] < lights[1]) == (scheme == "light")
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["nowhere"], "there is no such folder"),
+        (["--mistakes", "21"], "--mistakes 21: has to be from 0 to 20"),
+        (["MODEL", "--baseline", "README.md"], "is no file of baseline.py"),
+        (["MODEL", "--baseline", "results/baseline-imdb.json"], "is about other data"),
+        (["MODEL", "--out", "tests"], "cannot be written"),
+    ],
+)
+def test_bad_input_gets_one_line(rehearsed, words, complaint):
+    """Exit code 2, and no page."""
+    words = [rehearsed[0] if word == "MODEL" else word for word in words]
+    done = run_script("report.py", *words)
+    assert done.returncode == 2 and complaint in done.stderr
+    assert done.stderr.count("\n") == 1 and not (PROJECT / "report.html").exists()
+
+
+def test_without_matplotlib_it_says_what_to_install(rehearsed, monkeypatch):
+    """It is no core package."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = run_script("report.py", rehearsed[0])
+    assert done.returncode == 2 and "pip install -r requirements-extra.txt" in done.stderr

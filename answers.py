@@ -11,6 +11,7 @@ Files     answers-validation.json, answers-test.json in a model's folder: logits
           results.json         of --results: how the model was made, and its figures, for programs
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -53,11 +54,15 @@ def surest_mistakes(logits, labels):
 
 
 def keep_answers(folder, split, logits, labels, lengths, texts, how):
-    """Write answers-<split>.json into a model's folder.
+    """Write answers-<split>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. lengths: tokens of each whole review, before truncation. how: a dict of what
     else a reader has to know: subset, windows, precision.
     """
+    with contextlib.suppress(UserError):  # damaged: write it anew
+        before = read_answers(folder, split)
+        if before and len(before["labels"]) > len(labels):
+            return
     record = how | {
         # A folder may get another model. Answers that are not its own must not speak for it.
         "weights": file_digest(Path(folder, "model.safetensors")),

@@ -76,11 +76,15 @@ def test_coverage_is_the_accuracy_of_the_surest():
 def test_answers_of_another_model_are_not_its_own(rehearsed, tmp_path):
     """A folder may get another model; the answers of the one before must not speak for it."""
     folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    assert run_script("evaluate.py", "--model", folder).returncode == 0
     found = read_answers(folder, "test")
     run = json.loads((folder / "run.json").read_text())
     assert (found["logits"].argmax(dim=-1) == found["labels"]).sum() == (
         run["results"]["test"]["correct"]
     )
+    # Fewer reviews do not replace more.
+    assert run_script("evaluate.py", "--model", folder, "--subset", 50).returncode == 0
+    assert len(read_answers(folder, "test")["labels"]) == len(found["labels"])
     with open(folder / "model.safetensors", "ab") as file:
         file.write(b" ")
     assert read_answers(folder, "test") is None
@@ -111,9 +115,10 @@ def test_the_page_shows_the_figures_of_the_run(page, rehearsed):
     """Nothing is typed: accuracy, calibration error and facts come from the folder."""
     text = page.read_text(encoding="utf-8")
     run = json.loads((rehearsed[0] / "run.json").read_text())
-    found = read_answers(rehearsed[0], "test")
+    found = read_answers(page.parent / "one", "test")
+    right = (found["logits"].argmax(dim=-1) == found["labels"]).double().mean().item()
     error = calibration_error(reliability(found["logits"], found["labels"]))
-    for figure in (f"{run['results']['test']['accuracy']:.2%}", f"{error:.4f}"):
+    for figure in (f"{right:.2%}", f"{error:.4f}"):
         assert figure in text
     floor = json.loads((page.parent / "floor.json").read_text())["test"]["accuracy"]
     assert f"{floor:.2%}" in text and run["data_fingerprint"] in text

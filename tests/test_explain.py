@@ -93,7 +93,7 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
 
 
 def test_the_words_it_names_matter_more_than_others(rehearsed):
-    """Of 200 reviews, leave out the three words with the largest shares, or three at random."""
+    """Of 200 reviews, those long enough: leave out the three words with the largest shares, or three at random."""
     model, tokenizer, run = load_model(rehearsed[0])
     texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
     collate, generator = make_collate(tokenizer.pad_token_id), torch.Generator().manual_seed(0)
@@ -105,7 +105,7 @@ def test_the_words_it_names_matter_more_than_others(rehearsed):
         with torch.no_grad():
             return model(torch.tensor(ids)).logits.softmax(dim=-1)[0, target].item()
 
-    for text in texts[::8]:
+    for text in texts[::2]:
         found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
         words, count = found["words"], len(found["words"])
         if count < 6:
@@ -119,7 +119,7 @@ def test_the_words_it_names_matter_more_than_others(rehearsed):
             rest = [word for number, word in enumerate(words) if number not in numbers]
             falls[way].append(found["score"] - probability(rest, found["target"]))
     means = {way: sum(values) / len(values) for way, values in falls.items()}
-    assert len(falls["random"]) > 30
+    assert len(falls["random"]) > 150
     assert min(means["left_out"], means["shares"]) > 2 * means["random"], means
 
 

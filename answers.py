@@ -15,6 +15,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -42,7 +43,13 @@ def save_results(path, run, evaluated):
         {key: value for key, value in record.items() if key != "step_losses"}
         for record in run["history"]
     ]
-    record = {"run": run | {"history": history}, "evaluated": evaluated}
+    # Whoever reads it elsewhere has other folders: paths are written as seen from here.
+    arguments = {
+        name: os.path.relpath(value) if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in run["arguments"].items()
+    }
+    run = run | {"history": history, "arguments": arguments}
+    record = {"run": run, "evaluated": evaluated}
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 

@@ -42,7 +42,7 @@ def new_picture():
 
 
 def to_svg(figure, title):
-    """The picture as text for a page: of no size, in the page's colors, with a title to read out."""
+    """The picture as text for a page: of no size, in its colors, with a title to read out."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -135,7 +135,7 @@ def draw_reliability(before, after):
 
 
 def draw_coverage(points, floor):
-    """Accuracy of the surest answers. points: of calibration.coverage(). floor: see draw_floor()."""
+    """Accuracy of the surest answers. points: of coverage(). floor: see draw_floor(), or None."""
     figure, axes = new_picture()
     axes.plot(*zip(*points), color=COLORS["line"], linewidth=1.6, label="this model")
     if floor:

@@ -10,10 +10,12 @@ Expect    both accuracies, their difference with a 95 % interval, the probabilit
           difference if neither were better (McNemar's exact test), and reviews they disagree on.
 """
 
+import json
 import math
 from statistics import NormalDist
 
 from errors import UserError, make_parser, run_command
+from folder import write_whole
 from sources import check_columns, read_rows
 
 
@@ -55,8 +57,11 @@ def read_predictions(path):
     return rows
 
 
-def compare(path_a, path_b):
-    """Print how two models did on the same reviews. Raises UserError if they are not the same."""
+def compare(path_a, path_b, results=None):
+    """Print how two models did on the same reviews. Raises UserError if they are not the same.
+
+    results: a JSON file to write the counts to.
+    """
     rows_a, rows_b = read_predictions(path_a), read_predictions(path_b)
     if len(rows_a) != len(rows_b):
         raise UserError(
@@ -77,6 +82,9 @@ def compare(path_a, path_b):
         if a[2] != b[2]:
             disagree.append((a[0], a[1], a[2], b[2]))
     n = len(rows_a)
+    if results is not None:
+        counts = {"n": n, "both": both, "only_a": only_a, "only_b": only_b}
+        write_whole(results, json.dumps(counts, indent=1) + "\n")
     difference, low, high = difference_interval(only_a, only_b, n)
     p = mcnemar(only_a, only_b)
     print(f"{n:,} reviews\n")

@@ -178,18 +178,24 @@ def print_scores(figures, title):
 
 
 def print_by_length(logits, labels, lengths, max_length):
-    """Accuracy where the model saw the whole review, and where truncation took some of it."""
+    """Accuracy where the model can read the whole review at once, and where truncation cuts it.
+
+    Returns {"whole": {"correct": ..., "n": ...}, "longer": ...}.
+    """
     right = logits.argmax(dim=-1) == torch.as_tensor(labels)  # [N]
-    cut = torch.tensor(lengths) > max_length  # [N]
+    longer = torch.tensor(lengths) > max_length  # [N]
+    found = {}
     print()
-    for title, rows in (
-        (f"whole, up to {max_length} tokens", ~cut),
-        ("cut, longer than that", cut),
+    for name, title, rows in (
+        ("whole", f"up to {max_length} tokens", ~longer),
+        ("longer", f"longer than {max_length} tokens", longer),
     ):
         n, correct = int(rows.sum()), int((right & rows).sum())
+        found[name] = {"correct": correct, "n": n}
         if n:
             low, high = wilson_interval(correct, n)
             print(f"{title:30} accuracy {correct / n:.2%}   {low:.2%} to {high:.2%}, {n:,} reviews")
+    return found
 
 
 def print_mistakes(logits, labels, texts, names, count=5):
@@ -251,7 +257,9 @@ def main():
     )
     args = parser.parse_args()
     if args.compare:
-        return compare(*args.compare)
+        if args.results is not None:
+            check_target(args.results, *args.compare)
+        return compare(*args.compare, args.results)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     if args.behaviour or args.pairs:
@@ -293,7 +301,7 @@ def main():
     figures = score(logits, labels, run["labels"])
     print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
-    print_by_length(logits, labels, lengths, max_length)
+    by_length = print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
     if parallel.rank() == 0:
         how = {"subset": args.subset, "windows": args.windows, "precision": precision}
@@ -308,7 +316,11 @@ def main():
             print(f"\n{len(texts):,} predictions in {args.save}")
         if args.results:
             how |= {"data": args.data, "split": args.split, "hardware": hardware_name(device)}
-            save_results(args.results, run, how | {"seconds": seconds, "figures": figures})
+            save_results(
+                args.results,
+                run,
+                how | {"seconds": seconds, "figures": figures, "by_length": by_length},
+            )
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

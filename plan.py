@@ -315,6 +315,7 @@ def command_line(arguments):
 def print_plan(args, run, model, groups, steps, full_lengths):
     """Print everything that follows from the arguments, before it costs any time.
 
+    What it finds out about the lengths goes into `run`, as "shares".
     groups: AdamW's parameter groups. steps: optimizer steps in an epoch. full_lengths: tokens of
     each train review before truncation.
     """
@@ -335,19 +336,15 @@ def print_plan(args, run, model, groups, steps, full_lengths):
             "accuracy, so which epoch is best, and is kept, is much a matter of luck"
         )
 
-    reviews_cut, tokens_cut = cut_shares(full_lengths, args.max_length)
+    shares = run["shares"] = describe_lengths(args, full_lengths)
     print(
-        f"length     {args.max_length} tokens, {args.truncation}: cuts {reviews_cut:.1%} of the "
-        f"train reviews, and {tokens_cut:.1%} of all their tokens"
+        f"length     {args.max_length} tokens, {args.truncation}: cuts "
+        f"{shares['reviews_cut']:.1%} of the train reviews, and {shares['tokens_cut']:.1%} of all "
+        "their tokens"
     )
-    lengths = [min(length, args.max_length) for length in full_lengths]
-    grouped = make_batches(lengths, args.batch_size, args.seed, epoch=0)
-    rows = [row for batch in grouped for row in batch]
-    random.Random(args.seed).shuffle(rows)
-    mixed = [rows[i : i + args.batch_size] for i in range(0, len(rows), args.batch_size)]
     print(
-        f"padding    {padding_share(lengths, grouped):.1%} of all cells "
-        f"({padding_share(lengths, mixed):.1%} if batches were not grouped by length)"
+        f"padding    {shares['padding']:.1%} of all cells ({shares['padding_ungrouped']:.1%} if "
+        "batches were not grouped by length)"
     )
     phases = "each phase" if 0 < args.head_epochs < args.epochs else "them"
     print(
@@ -362,6 +359,22 @@ def print_plan(args, run, model, groups, steps, full_lengths):
         f"{sizes[1]:,} in vectors"
     )
     print_what_trains(args, model)
+
+
+def describe_lengths(args, full_lengths):
+    """What truncation cuts from the train reviews, and what padding adds: a dict of shares."""
+    reviews_cut, tokens_cut = cut_shares(full_lengths, args.max_length)
+    lengths = [min(length, args.max_length) for length in full_lengths]
+    grouped = make_batches(lengths, args.batch_size, args.seed, epoch=0)
+    rows = [row for batch in grouped for row in batch]
+    random.Random(args.seed).shuffle(rows)
+    mixed = [rows[i : i + args.batch_size] for i in range(0, len(rows), args.batch_size)]
+    return {
+        "reviews_cut": reviews_cut,
+        "tokens_cut": tokens_cut,
+        "padding": padding_share(lengths, grouped),
+        "padding_ungrouped": padding_share(lengths, mixed),
+    }
 
 
 def print_what_trains(args, model):

@@ -15,7 +15,9 @@ RESULTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(RESULTS.parent))
 
 import benchmark
+from compare import difference_interval, mcnemar
 from evaluate import wilson_interval
+from plan import command_line
 
 
 def read(pattern):
@@ -70,15 +72,212 @@ def baseline():
     return "\n".join(lines)
 
 
-SECTIONS = {"speed": speed, "accuracy": accuracy, "baseline": baseline}
+# ------------------------------------------------------------------------------ recorded runs
+# results/run-NAME-SEED.json, which `python evaluate.py --results FILE` writes after a run.
+def runs(name):
+    """The recorded runs of a name, one for each seed, as dicts."""
+    return sorted(read(f"run-{name}-[0-9]*.json"), key=lambda one: one["run"]["arguments"]["seed"])
+
+
+def measured(correct, n):
+    """A share with its 95 % interval and n, in words."""
+    low, high = wilson_interval(correct, n)
+    return f"{correct / n:.2%} ({low:.2%} to {high:.2%}, {n:,})"
+
+
+def command_of(run):
+    """The command that repeats a run, without its seed (42 is what nobody has to type)."""
+    return command_line(run["run"]["arguments"] | {"seed": 42})
+
+
+def accuracies(found):
+    """The test accuracies of some runs, from 0 to 1."""
+    figures = [one["evaluated"]["figures"] for one in found]
+    return [one["correct"] / one["n"] for one in figures]
+
+
+def spread(values):
+    """Mean and, of several, standard deviation, in words."""
+    return f"{mean(values):.2%}" + (f", {stdev(values):.2%}" if len(values) > 1 else "")
+
+
+def cells(found):
+    """Cells about the runs of one command: by seed; mean, deviation; minutes; memory."""
+    by_seed = []
+    for one in found:
+        figures, seed = one["evaluated"]["figures"], one["run"]["arguments"]["seed"]
+        by_seed.append(f"{seed}: {measured(figures['correct'], figures['n'])}")
+    minutes = mean(sum(epoch["seconds"] for epoch in one["run"]["history"]) for one in found) / 60
+    memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
+    return [
+        "; ".join(by_seed),
+        spread(accuracies(found)),
+        f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}",
+        f"{memory:.1f} GiB",
+    ]
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def main():
+    """What the README's first table shows."""
+    rows = []
+    for name in ("imdb-2000", "imdb-all", "demo"):
+        if found := runs(name):
+            rows.append([f"`{command_of(found[0])}`", *cells(found)])
+    header = ["command", "test accuracy by seed (95 % interval, n)", "mean, standard deviation"]
+    run = runs("imdb-2000")[0]["run"]
+    versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
+    return (
+        markdown([*header, "minutes of training", "peak memory"], rows)
+        + f"\n\nOn {run['device']['name']} ({run['device']['threads']} threads), "
+        f"{run['device']['precision']}, {versions}. The machine had other work as well, so minutes "
+        "are upper limits."
+    )
+
+
+def lengths():
+    """The paragraph about padding, and the sentence about truncation."""
+    (found,) = read("lengths.json")
+    first, long = found["first"], found["long"]
+    return (
+        f"Padding costs as much as text. In `{first['command']}`, grouping leaves "
+        f"{first['padding']:.1%} of all cells to padding, not {first['padding_ungrouped']:.1%}; "
+        f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}. The "
+        f"first of them cuts {first['reviews_cut']:.1%} of its train reviews, and with them "
+        f"{first['tokens_cut']:.1%} of all tokens; the second {long['reviews_cut']:.1%} and "
+        f"{long['tokens_cut']:.1%}."
+    )
+
+
+def truncation():
+    """Which end of a long review matters: accuracy of short and of cut reviews."""
+    rows = []
+    for length in (128, 256):
+        for how in ("head", "tail", "head+tail"):
+            for one in runs(f"{length}-{how}"):
+                by_length = one["evaluated"]["by_length"]
+                row = [measured(**by_length[part]) for part in ("whole", "longer")]
+                rows.append([f"`--max-length {length} --truncation {how}`", *row])
+    if not rows:
+        return "(not recorded yet)"
+    header = ["options", "reviews that fit, accuracy (95 % interval, n)", "longer ones, cut"]
+    return markdown(header, rows)
+
+
+def curve():
+    """More reviews, and counting words beside them."""
+    rows = []
+    for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
+        floors = [one for one in read("baseline-imdb*.json") if one["train_reviews"] == size]
+        floors = [one for one in floors if one["arguments"]["subset"] == size]
+        shown = (
+            spread([one["test"]["correct"] / one["test"]["n"] for one in floors]) if floors else "-"
+        )
+        if found := runs(name):
+            n = found[0]["evaluated"]["figures"]["n"]
+            rows.append([f"{size:,}", spread(accuracies(found)), len(found), f"{n:,}", shown])
+    return markdown(
+        ["train reviews", "`finetune.py`: mean, standard deviation", "seeds", "n", "`baseline.py`"],
+        rows,
+    )
+
+
+def behaviour():
+    """Families of sentences; results/behaviour.json is of evaluate.py --behaviour --results."""
+    (found,) = read("behaviour.json")
+    families = found["families"]
+    total = [sum(row[key] for row in families.values()) for key in ("right", "n")]
+    rows = [[name, f"{row['right']} of {row['n']}"] for name, row in families.items()]
+    return markdown(["family", "right"], [*rows, ["all", f"{total[0]} of {total[1]}"]])
+
+
+def windows():
+    """What reading all of a long review gains; of evaluate.py --compare --results."""
+    (found,) = read("windows.json")
+    a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
+    gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
+    return (
+        f"Of {n:,} test reviews, a model trained on 2,000 (the first of the table above, seed 42) "
+        f"judged {(both + a) / n:.2%} rightly with `--windows` and {(both + b) / n:.2%} without: "
+        f"{gain} points ({low} to {high}, McNemar's exact p = {mcnemar(a, b):.2g})."
+    )
+
+
+# What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
+# name under which it was recorded.
+EXPERIMENTS = (
+    (
+        "--seed 43",
+        "another draw, another head: the least that a difference has to beat",
+        "imdb-2000",
+    ),
+    ("--truncation head", "the verdict at the end is cut away: worse", "256-head"),
+    ("--max-length 128", "half the tokens, half the time: worse", "128-head+tail"),
+    ("--lr 2e-5", "smaller steps, and three epochs are few: worse", "lr-2e-5"),
+    ("--lr 1e-4", "larger steps: better or worse, try", "lr-1e-4"),
+    ("--lr 1e-3", "far too large: what was pretrained is lost", "lr-1e-3"),
+    ("--batch-size 32", "half as many steps: worse, when epochs are few", "batch-32"),
+    ("--batch-size 8 --accumulate 4", "the same as 32, to the last digits", "batch-8x4"),
+    (
+        "--head-epochs 2 --train-layers 3",
+        "two epochs for the head alone: worse, and faster",
+        "phases",
+    ),
+)
+
+
+def experiments():
+    rows = []
+    for options, expected, name in EXPERIMENTS:
+        found = runs(name)
+        if found:
+            n = found[0]["evaluated"]["figures"]["n"]
+            _, shown, minutes, _ = cells(found)
+            rows.append(
+                [f"`{options}`", expected, f"{shown} ({len(found)} seeds, n = {n:,})", minutes]
+            )
+        else:
+            rows.append([f"`{options}`", expected, "not recorded yet", ""])
+    return markdown(["add this", "expect", "measured", "minutes"], rows)
+
+
+def width():
+    """Wilson's interval for the same share of many reviews, and of few."""
+    many, few = ([round(0.88 * n), n] for n in (25_000, 300))
+    shown = [
+        f"{low:.1%} to {high:.1%}" for low, high in (wilson_interval(*many), wilson_interval(*few))
+    ]
+    return (
+        f"{many[0] / many[1]:.0%} of {many[1]:,} reviews says {shown[0]}; {few[0] / few[1]:.0%} of "
+        f"{few[1]} says no more than {shown[1]}."
+    )
+
+
+SECTIONS = {
+    "main": main,
+    "width": width,
+    "baseline": baseline,
+    "lengths": lengths,
+    "truncation": truncation,
+    "curve": curve,
+    "behaviour": behaviour,
+    "windows": windows,
+    "speed": speed,
+    "accuracy": accuracy,
+    "experiments": experiments,
+}
 
 
 def rewrite(text):
     """README.md's text with every section between its two marks written anew."""
     for name, write in SECTIONS.items():
-        start, end = f"<!-- {name}: results/tables.py writes this -->\n", f"\n<!-- {name} ends -->"
+        start, end = f"<!-- {name}: results/tables.py writes this -->\n", f"<!-- {name} ends -->"
         before, rest = text.split(start)
-        text = before + start + write() + end + rest.split(end, 1)[1]
+        text = before + start + write() + "\n" + end + rest.split(end, 1)[1]
     return text
 
 

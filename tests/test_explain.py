@@ -93,7 +93,7 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
 
 
 def test_the_words_it_names_matter_more_than_others(rehearsed):
-    """Of 200 reviews, those long enough: leave out the three words with the largest shares, or three at random."""
+    """Of 200 reviews: leave out the three words with the largest shares, or three at random."""
     model, tokenizer, run = load_model(rehearsed[0])
     texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
     collate, generator = make_collate(tokenizer.pad_token_id), torch.Generator().manual_seed(0)

@@ -1,13 +1,11 @@
 """What makes it fast changes nothing but the time, and the work is counted right."""
 
 import json
-import re
-import runpy
 import tracemalloc
 
 import pytest
 import torch
-from conftest import FAMILIES, PROJECT, make_examples_of_lengths, make_model
+from conftest import FAMILIES, make_examples_of_lengths, make_model
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
@@ -190,17 +188,6 @@ def test_the_work_of_a_run_counts_every_epoch_and_every_split(arguments):
 
 
 # ------------------------------------------------------------------------------ the benchmark
-def test_the_readme_s_tables_are_the_recorded_ones():
-    """Figures that were typed go stale; these are written by `python results/tables.py`."""
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    tables = runpy.run_path(str(PROJECT / "results" / "tables.py"))
-    assert "| contender |" in readme and "| way |" in readme
-    assert tables["rewrite"](readme) == readme
-    digit = re.search(r"(?<=\| )\d(?=\.\d+ x \|)", readme)
-    altered = readme[: digit.start()] + str((int(digit[0]) + 1) % 10) + readme[digit.end() :]
-    assert tables["rewrite"](altered) == readme, "one altered digit is found"
-
-
 def test_a_benchmark_counts_what_each_contender_computes(rehearsed, tmp_path):
     """The same reviews for all; one pads to the maximum, one to the longest, one by length."""
     folder, _ = rehearsed

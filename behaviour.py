@@ -7,6 +7,10 @@ Order     after evaluate.py, whose --behaviour and --pairs this is.
 Run       python evaluate.py --behaviour
           python evaluate.py --pairs pairs.tsv      a review and a changed one, side by side
 Expect    a row for each family: how many are right, and the surest mistake.
+Shows     $ python behaviour.py
+          plain words     positive  A wonderful film from start to finish.
+          ...
+          who says so     positive  The villain is a horrible man in a marvellous film.
 """
 
 import json

@@ -8,6 +8,14 @@ Run       python calibration.py model
 Expect    for answers of like probability: how many, how sure, how many right. The expected
           calibration error, before and after dividing the logits by a temperature that was fitted
           on validation; and the accuracy of the surest answers.
+Shows     $ python calibration.py demo
+           probability  answers    sure   right
+          ...
+             0.87-0.93        3   89.4%  100.0%
+             0.93-1.00      388   99.8%   98.2%
+          expected calibration error 0.0258
+          ...
+          the surest 100%: 97.25% right
 """
 
 import shlex

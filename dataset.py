@@ -9,6 +9,14 @@ Expect    every step for your own sentences: text, tokens, ids, what truncation 
           batch with its mask drawn as a grid.
 Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in a
           split, C classes. [B, T] is a table of B rows and T columns.
+Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved it"
+             [CLS]      it     isn       '       t    good       :       (   [SEP]
+                 2     214     213       6      45     196      23       7       3
+             [CLS]   loved      it   [SEP]   [PAD]   [PAD]   [PAD]   [PAD]   [PAD]
+                 2     226     214       3       0       0       0       0       0
+          attention_mask  [2, 9]: 1 a token to read, 0 padding
+                 1       1       1       1       1       1       1       1       1
+                 1       1       1       1       0       0       0       0       0
 """
 
 import random

@@ -5,6 +5,8 @@ Teaches   how a program can fail well: what is wrong, where, and what to do, in 
 Order     last, or never; every file's main() starts and ends here.
 Run       python errors.py
 Expect    an error line and exit code 2.
+Shows     $ python errors.py
+          error: out of memory: this is only an example: try a smaller one
 """
 
 import argparse

@@ -10,6 +10,14 @@ Expect    a table of figures with n and 95 % intervals, a confusion matrix, and 
           that the model was most sure of. The --subset of training is not repeated by itself: give
           it again, and the same reviews are drawn. To read the test split twice harms nothing; to
           choose by what you read there would.
+Shows     $ python evaluate.py --model demo
+          accuracy  97.25%   95 % interval 95.14% to 98.46%
+          loss      0.1317   (a guess of 1/2 for each class: 0.6931)
+          macro F1  97.25%
+          ...
+                      negative  positive
+          negative         194         6
+          positive           5       195
 """
 
 import math

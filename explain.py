@@ -8,6 +8,12 @@ Run       python predict.py --explain "I regret watching this film"
           python predict.py --explain --html why.html "I regret watching this film"
 Expect    each word with its share in the decision, in color where the terminal has any: green
           speaks for the answer, red against it. And the gap: what the second way does not explain.
+Shows     $ python explain.py --model demo/untrained "I regret watching a filmmaker"
+                             I  [34]
+                        regret  [262]
+                      watching  [327]
+                             a  [26]
+                     filmmaker  [182, 85, 73, 83, 77, 90]
 """
 
 from bisect import bisect_right

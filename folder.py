@@ -6,6 +6,8 @@ Order     beside checkpoint.py and resume.py, which both write through it.
 Run       python folder.py model
 Expect    what the folder holds: a finished model, a run that can go on, neither; and whether
           another run is writing to it right now.
+Shows     $ python folder.py demo
+          demo holds a finished model
 """
 
 import contextlib

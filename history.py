@@ -7,6 +7,12 @@ Order     beside finetune.py, which calls all of it.
 Run       python history.py model
 Expect    a line for each epoch of a run, and its loss, drawn with letters. history.jsonl itself
           holds more: loss, gradient norm and learning rate of every step.
+Shows     $ python history.py demo
+          epoch 1   train loss 0.6919   validation loss 0.6588, accuracy 60.33%
+          ...
+            0.697 |######
+            0.349 |############# #
+                  +----------------------------------------> steps
 """
 
 import json

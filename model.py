@@ -10,6 +10,15 @@ Run       python model.py "I regret watching this film"
 Expect    your sentence on its way through the model: each stage with the shape that comes out of it
           and the number of its parameters. The verdict at the end is a guess, because the head is
           new (unless --model names a folder that finetune.py saved).
+Shows     $ python model.py --model demo/untrained "Loved it"
+          stage                                   shape   parameters
+          input_ids                              [1, 4]   [CLS] loved it [SEP]
+          distilbert.embeddings              [1, 4, 64]       54,912
+          encoder layer 1                    [1, 4, 64]       33,472
+          encoder layer 2                    [1, 4, 64]       33,472
+          one vector for the whole text         [1, 64]            0
+          pre_classifier                        [1, 64]        4,160
+          classifier                             [1, 2]          130
 """
 
 import os

@@ -5,6 +5,16 @@ Teaches   which weights are pulled toward 0 and which are not; a learning rate t
 Order     beside finetune.py, whose loop uses these functions; next is evaluate.py.
 Run       python optimizer.py --reviews 2000 --epochs 3 --accumulate 2
 Expect    the learning rate of about twenty points of the run, drawn as a bar.
+Shows     $ python optimizer.py --reviews 64 --epochs 2 --warmup 0.25
+          4 optimizer steps an epoch, 8 in all
+          epoch 1, step     0  0.00e+00
+          epoch 1, step     1  2.50e-05  #########################
+          epoch 1, step     2  5.00e-05  ##################################################
+          epoch 1, step     3  4.17e-05  ##########################################
+          epoch 2, step     4  3.33e-05  #################################
+          epoch 2, step     5  2.50e-05  #########################
+          epoch 2, step     6  1.67e-05  #################
+          epoch 2, step     7  8.33e-06  ########
 """
 
 import math

@@ -8,6 +8,9 @@ Order     after the chapters. A run that torchrun did not start notices nothing 
 Run       torchrun --nproc_per_node=2 finetune.py --demo
           torchrun --nproc_per_node=2 parallel.py            what each process would read
 Expect    what `python finetune.py --demo` prints, from one of the processes.
+Shows     $ python parallel.py
+          1 process(es); the shares of a batch of the rows [0, 1, 2, 3, 4, 5, 6]:
+              rank 0: [0, 1, 2, 3, 4, 5, 6]
 """
 
 import atexit
@@ -110,7 +113,7 @@ def main():
     make_parser(__doc__).parse_args()
     join(torch.device("cpu"))
     rows = list(range(7))
-    print(f"{world()} processes; the shares of a batch of the rows {rows}:")
+    print(f"{world()} process(es); the shares of a batch of the rows {rows}:")
     for number in range(world()):
         mine = torch.zeros(len(rows), dtype=torch.long)
         if number == rank():

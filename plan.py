@@ -305,7 +305,8 @@ def command_line(arguments):
     usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
     words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
     for name, value in arguments.items():
-        made = name == "model" and arguments["demo"]  # the rehearsal's own, which lies in --out
+        # The rehearsal makes its own model, in --out, and has its own reviews, wherever they lie.
+        made = arguments["demo"] and os.path.basename(str(value)) in ("untrained", "demo_reviews")
         if name in usual and value != usual[name] and name not in ("out", "resume") and not made:
             option = f"--{name.replace('_', '-')}"
             words += [option] if value is True else [option, str(value)]

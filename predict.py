@@ -7,6 +7,8 @@ Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py < lines.txt              one text a line
           python predict.py                          a prompt
 Expect    label, probability and text; with --json one object a line, for programs.
+Shows     $ python predict.py --model demo "I regret watching this film"
+          negative   0.999  I regret watching this film
 """
 
 import json

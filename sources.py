@@ -6,6 +6,10 @@ Order     after the chapters, or when a file of yours is refused.
 Run       python sources.py reviews.csv         what a file, folder or hub data set holds
           python sources.py stanfordnlp/imdb
 Expect    a line for each split with its number of rows, the label names, and two sample rows.
+Shows     $ python sources.py demo_reviews
+          classes: negative, positive
+          train: 3,000 rows (1,500 negative, 1,500 positive)
+              row 1: negative | Really bad. It is weak.
 """
 
 import csv

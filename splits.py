@@ -7,6 +7,11 @@ Run       python splits.py demo_reviews
           python splits.py stanfordnlp/imdb --subset 2000
 Expect    how many reviews play which role, what was held out, dropped or drawn on the way, and two
           reviews of each.
+Shows     $ python splits.py demo_reviews
+          train: 1,320 negative, 1,320 positive
+          ...
+          validation: 150 negative, 150 positive
+          validation: held out 300 train rows as runs, 60 beside them unused
 """
 
 import hashlib

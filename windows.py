@@ -7,6 +7,10 @@ Run       python windows.py --max-length 16 "A long text of your own, ..."
           python predict.py --windows "A long text of your own, ..."
           python evaluate.py --windows
 Expect    the windows of a text: which tokens each of them holds.
+Shows     $ python windows.py --model demo/untrained --max-length 6 "I regret watching this film"
+          7 tokens in 2 windows of at most 6
+          tokens 1-4: [CLS] i regret watching this [SEP]
+          tokens 2-5: [CLS] regret watching this film [SEP]
 """
 
 import torch

@@ -1,5 +1,6 @@
 """The five commands as a user types them: the rehearsal, one's own files, the README's lines."""
 
+import ast
 import csv
 import json
 import os
@@ -306,7 +307,7 @@ def test_what_the_four_packages_bring_along_is_pinned():
 
 def test_every_option_in_the_readme_exists():
     """A flag that was renamed must not live on in the README."""
-    helps = {}
+    helps = {"finetune.py": run_script("finetune.py", "--help").stdout}
     for command in readme_commands():
         script = re.search(r"(\w+\.py)(.*)", command)
         if not script:
@@ -314,27 +315,68 @@ def test_every_option_in_the_readme_exists():
             continue
         if script[1] not in helps:
             helps[script[1]] = run_script(script[1], "--help").stdout
-        for option in re.findall(r"(?<= )--[a-z-]+", script[2]):
-            assert option in helps[script[1]], command
+        own, _, passed_on = script[2].partition(" -- ")  # sweep.py passes the rest to finetune.py
+        for words, name in ((own, script[1]), (passed_on, "finetune.py")):
+            for option in re.findall(r"(?<= )--[a-z-]+", f" {words}"):
+                assert option in helps[name], command
 
 
-def test_the_readmes_commands_without_network_run_as_printed(rehearsed, tmp_path):
-    """In their order, in a copy of the project, beside the folder that the rehearsal made."""
+@pytest.fixture
+def copied(rehearsed, tmp_path):
+    """A copy of the project, with the folder that the rehearsal made in it."""
     for path in PROJECT.glob("*.py"):
         shutil.copy(path, tmp_path)
     shutil.copytree(REVIEWS, tmp_path / "demo_reviews")
     shutil.copytree(rehearsed[0], tmp_path / "demo")
-    # (tests/test_parallel.py runs those with torchrun, and tests/test_app.py the page.)
+    return tmp_path
+
+
+def test_every_file_shows_what_its_docstring_says(copied):
+    """Under "Shows" stand a command and lines of its output, in their order; "..." leaves some out.
+
+    A trained model's figures differ a little from machine to machine: they count as digits only.
+    """
+    shown = 0
+    for path in sorted(PROJECT.glob("*.py")):
+        block = re.search(r"^Shows     \$ python (.*?)(?=\n\n|\n\Z)", describe(path), re.S | re.M)
+        if not block:
+            continue
+        command, *lines = block[1].split("\n")
+        done = run_script(*shlex.split(command), cwd=copied)
+        output = done.stdout + done.stderr
+
+        def simplify(line):
+            return (
+                re.sub(r"[\d.,#]+", "0", line).split()
+                if "demo" in command.split()
+                else line.split()
+            )
+
+        rest = iter([simplify(line) for line in output.splitlines()])
+        for line in lines:
+            assert line == "          ..." or simplify(line) in rest, (command, line, output)
+        shown += 1
+    assert shown >= 18
+
+
+def describe(path):
+    """The docstring of a file."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+
+
+def test_the_readmes_commands_without_network_run_as_printed(copied):
+    """In their order."""
+    # (Others are run by test_parallel.py, test_app.py and test_sweep.py.)
     commands = [c for c in readme_commands() if "demo" in c and "torchrun" not in c]
-    commands = [c for c in commands if "finetune.py" not in c and "app.py" not in c]
+    commands = [c for c in commands if not re.search("finetune.py|app.py|sweep.py", c)]
     assert any("evaluate.py" in c for c in commands) and any("predict.py" in c for c in commands)
     for command in commands:
         if command.startswith("python "):  # in this process, which has torch already
-            done = run_script(*shlex.split(command)[1:], cwd=tmp_path)
+            done = run_script(*shlex.split(command)[1:], cwd=copied)
         else:
             command = command.replace("python ", f"{sys.executable} ", 1)
             done = subprocess.run(
-                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120
+                command, shell=True, cwd=copied, capture_output=True, text=True, timeout=120
             )
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout.strip(), command

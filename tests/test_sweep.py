@@ -1,0 +1,58 @@
+"""Appendix S: every value with every seed, once."""
+
+import json
+import os
+import re
+from statistics import mean, stdev
+
+import pytest
+from conftest import PROJECT, run_script
+
+import sweep
+
+WORDS = ("truncation=head,tail", "seed=1,2", "--test", "50", "--", "--demo")
+WORDS += ("--data", PROJECT / "demo_reviews", "--epochs", "1", "--subset", "40")
+
+
+def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
+    """Four runs; those that are done are not made again; the table is that of their files."""
+
+    def run_here(command):  # and not in a new process, which imports torch anew
+        return run_script(*command[1:], cwd=tmp_path)
+
+    monkeypatch.setattr(sweep.subprocess, "run", run_here)
+    monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)  # Ctrl-C is the tests' own
+    options = {"cwd": tmp_path, "module": sweep}
+    first = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], **options)
+    assert first.returncode == 0, first.stderr
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*.json")}
+    other = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--lr", "1e-9", **options)
+    assert other.returncode == 2 and "other options" in other.stderr
+    done = run_script("sweep.py", *WORDS, **options)
+    assert done.returncode == 0, done.stderr
+    assert len(made) == 4 and done.stdout.count("$ python finetune.py") == 2
+    assert all(path.stat().st_mtime_ns == before for path, before in made.items())
+    for value in ("head", "tail"):
+        found = [
+            json.loads((tmp_path / "sweep" / f"truncation={value},seed={seed}.json").read_text())
+            for seed in (1, 2)
+        ]
+        shares = [one["evaluated"]["figures"]["accuracy"] for one in found]
+        row = re.search(rf"truncation={value} +(\S+) +(\S+) +2 +(\S+)", done.stdout)
+        assert row[1] == f"{mean(shares):.2%}" and row[2] == f"{stdev(shares):.2%}"
+        assert [one["run"]["arguments"]["truncation"] for one in found] == [value] * 2
+
+
+@pytest.mark.parametrize("words", [["seed"], ["seed=1,"], []])
+def test_what_is_no_setting_gets_one_line(words, tmp_path):
+    """Before anything is trained."""
+    done = run_script("sweep.py", *words, "--folder", tmp_path / "s")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_a_run_that_fails_ends_the_sweep_with_its_exit_code(tmp_path):
+    """What it says is what is wrong; nothing is recorded."""
+    words = ("seed=1,2", "--folder", tmp_path / "s", "--", "--data", "nowhere.csv")
+    done = run_script("sweep.py", *words, env=dict(os.environ))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "s").glob("*.json"))

@@ -2,16 +2,17 @@
 
 Teaches   what it takes to let others ask the model: one question at a time although many ask at
           once, limits before work, answers that equal predict.py's, and text that stays text.
-Order     after predict.py, whose answers it gives.
+Order     the last chapter; its answers are those of predict.py.
 Run       pip install -r requirements-extra.txt
           python app.py --model model              then open http://127.0.0.1:7860
-          curl -X POST http://127.0.0.1:7860/predict -H "Content-Type: application/json" \\
-              -d '{"texts": ["I regret watching this film"]}'
+          curl http://127.0.0.1:7860/predict --json '{"texts": ["I regret watching this film"]}'
 Expect    a page for one review (with the words that decided, in color, and the windows of a long
           one) and for many (a CSV file in, a CSV file out); POST /predict, GET /health, and /docs,
           which describes both. Only this machine can reach it, unless --host says otherwise.
 
-gradio makes the page, FastAPI and uvicorn (which it brings) answer programs.
+gradio makes the page of Python objects: `button.click(function, inputs, outputs)` calls `function`
+with what stands in the inputs, and shows in the outputs what it yields; elem_id names a part.
+FastAPI and uvicorn, which gradio brings, answer programs.
 """
 
 import csv
@@ -34,9 +35,9 @@ from page import WORD_COLORS, color_words, table, text
 from predict import make_classifier
 from rows import count_rows, predict_chunks, write_predictions
 
-LETTERS = 100_000  # in one text: fifty pages
+LETTERS = 100_000  # characters of one text: fifty pages
 TEXTS = 256  # in one request
-BODY = 4_000_000  # bytes of one request
+BODY = 4_000_000  # bytes of one request; 256 texts of full length would be more
 FILE = "20mb"
 KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
 EXAMPLES = (
@@ -148,6 +149,8 @@ def make_api(asked, run, folder):
 def guard(application, hosts):
     """`application` behind two checks that cost nothing, before it reads a request.
 
+    Both speak ASGI, as uvicorn does: called with scope, a dict about the request; receive(), which
+    reads its body; and send(), which answers.
     A question has to say how long it is, and not be too long: else a single one fills the memory.
     And the Host header has to be one of `hosts` (None: any), or a page elsewhere on the web could
     let its own name point to this machine, and read the answers (DNS rebinding).
@@ -207,10 +210,10 @@ def make_page(asked, run, folder):
     @to_gradio_errors
     def answer_many(file, column, lines, progress=gradio.Progress(track_tqdm=True)):
         """Yields once: a CSV file of answers, its first rows as HTML, and what was done."""
-        folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
-        out, label_column = folder / "predictions.csv", arguments["label_column"]
+        here = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+        out, label_column = here / "predictions.csv", arguments["label_column"]
         if not file:
-            file, column = folder / "typed.csv", "text"
+            file, column = here / "typed.csv", "text"
             with open(file, "w", encoding="utf-8", newline="") as typed:
                 rows = [[line] for line in (lines or "").splitlines() if line.strip()]
                 csv.writer(typed).writerows([["text"], *rows])
@@ -230,7 +233,9 @@ def make_page(asked, run, folder):
 
     hidden = {"api_visibility": "private"}  # programs have /predict
     with gradio.Blocks(analytics_enabled=False, title="What does the model say?") as page:
-        notice = "<p>It has read made-up reviews only: a rehearsal.</p>" * arguments["demo"]
+        notice = (
+            "<p>It has read made-up reviews only: a rehearsal.</p>" if arguments["demo"] else ""
+        )
         names = text(f"{Path(folder).name}: {' or '.join(run['labels'])}")
         gradio.HTML(f"<h1>What does the model say?</h1><p>{names}</p>{notice}")
         with gradio.Tab("One review"):
@@ -253,7 +258,10 @@ def make_page(asked, run, folder):
 
 
 def to_gradio_errors(handler):
-    """`handler`, a generator, but what the user can mend is shown on the page."""
+    """`handler`, but what the user can mend is shown on the page.
+
+    Handlers are generators, so that one can show a first answer before the second is ready.
+    """
     import gradio
 
     @functools.wraps(handler)
@@ -276,7 +284,7 @@ def bar(label, score):
 
 def make_app(folder, device, hosts=None):
     """Page and addresses as one application, for uvicorn. Raises UserError without gradio."""
-    # Before gradio is imported: nobody is told that it runs, and fonts are this machine's.
+    # Before gradio is imported: it sends no usage statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="reviews-"))
     try:

@@ -11,9 +11,9 @@ Expect    for answers of like probability: how many, how sure, how many right. T
 Shows     $ python calibration.py demo
            probability  answers    sure   right
           ...
-             0.87-0.93        3   89.4%  100.0%
              0.93-1.00      388   99.8%   98.2%
           expected calibration error 0.0258
+          with temperature           0.0175
           ...
           the surest 100%: 97.25% right
 """
@@ -56,7 +56,9 @@ def reliability(logits, labels, bins=15):
 def calibration_error(found):
     """Expected calibration error: how far sure and right are apart, a mean over all answers.
 
-    Naeini et al. 2015, with the 15 bins of Guo et al. 2017. From 0 to 1. found: of reliability().
+    In each bin the gap between mean probability and share right, weighted by the bin's answers. 0:
+    every promise is kept; 0.03: off by 3 points on average. Naeini et al. 2015, with the 15 bins of
+    Guo et al. 2017. found: of reliability().
     """
     n = sum(one["n"] for one in found)
     return sum(one["n"] * abs(one["sure"] - one["right"]) for one in found) / n
@@ -67,17 +69,21 @@ def fit_temperature(logits, labels):
     """The number to divide all logits by, so that the cross-entropy is smallest (Guo et al. 2017).
 
     It changes how sure the answers are, and no answer. Fit it on validation, never on test. Returns
-    None if there is no smallest: every answer is right (surer is always better), or most are wrong.
+    None if none from 0.001 to 1,000 is best: every answer is right, so that surer is always better;
+    or the true class's logit is no larger than the others on average, and less sure always better.
     logits: [N, C]; labels: [N].
     """
     logits = logits.double()
     truth = functional.one_hot(labels, logits.shape[1]).double()  # [N, C]
 
     def slope(sharpness):
-        """Of the cross-entropy by 1 / temperature: expected logits minus those of the truth."""
+        """Of the cross-entropy, by 1 / temperature: the logits that the probabilities expect,
+        minus those of the true classes."""
         return ((logits * sharpness).softmax(dim=-1) - truth).mul(logits).sum().item()
 
-    # The slope grows with the sharpness, so where it is 0 can be enclosed, and halved.
+    # The slope grows with the sharpness, 1 / temperature, so it is 0 at most once: keep the half in
+    # which it changes sign. The middle on a logarithmic scale, because the ends are six powers of
+    # ten apart; after 60 halvings float64 can hardly tell them apart.
     low, high = 1e-3, 1e3
     if not slope(low) < 0 < slope(high):
         return None
@@ -126,7 +132,8 @@ def main():
     temperature = fit_temperature(held_out["logits"], held_out["labels"])
     if temperature is not None:
         found = reliability(test["logits"] / temperature, test["labels"])
-        print(f"divided by {temperature:.3f}, as validation says: {calibration_error(found):.4f}\n")
+        print(f"with temperature           {calibration_error(found):.4f}")
+        print(f"(logits divided by {temperature:.3f}, as fitted on validation)\n")
     for share, accuracy in coverage(test["logits"], test["labels"], 10)[::-1]:
         print(f"the surest {share:4.0%}: {accuracy:.2%} right")
 

@@ -1,7 +1,8 @@
 """Appendix U: the pictures of report.py.
 
 Teaches   to draw what was measured so that it can be read on a phone and printed: one statement a
-          picture, intervals wherever a share is shown, no color that carries a meaning alone.
+          picture, no color that carries a meaning alone, intervals around the accuracies of
+          groups and epochs.
 Order     after calibration.py; report.py puts the pictures on a page.
 Run       pip install -r requirements-extra.txt && python charts.py loss model > loss.svg
 Expect    a picture as SVG, a text format that browsers draw at any size.
@@ -16,9 +17,10 @@ import re
 from errors import UserError, make_parser, run_command
 from evaluate import wilson_interval
 
-# What matplotlib is told, and what the page calls it. (Any six digits do, if nobody else has them.)
+# What the page calls its colors, and what stands for them until then: colors that nobody uses.
 COLORS = {"ink": "#010203", "line": "#010305", "other": "#010307", "faint": "#010309"}
-WIDTH, HEIGHT = 4.6, 2.9  # inches; text of 9 points is then as large as the page's on a phone
+# Inches. A picture is 331 points wide, so on a phone a point is about a pixel.
+WIDTH, HEIGHT, LETTERS = 4.6, 3.1, 10.5
 
 
 def new_picture():
@@ -32,7 +34,7 @@ def new_picture():
     from matplotlib.figure import Figure  # and not pyplot, which looks for a screen
 
     ink = COLORS["ink"]
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9}
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": LETTERS}
     settings |= {key: ink for key in ("axes.edgecolor", "axes.labelcolor", "xtick.color")}
     settings |= {"ytick.color": ink, "text.color": ink, "legend.frameon": False}
     settings |= {"axes.spines.top": False, "axes.spines.right": False}
@@ -50,9 +52,10 @@ def to_svg(figure, title):
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would be the page's
     text = re.sub(r' id="[a-z]+[\w.]*_\d+"', "", text)  # twice on a page, an id would be wrong
-    text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" @>', text, count=1)
+    opening = re.match(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    text = text.replace("@>", f'{names} role="img" aria-label="{title}">', 1)
+    ours = f'<svg {names} viewBox="{opening[1]}" role="img" aria-label="{title}">'
+    text = ours + text[opening.end() :]
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
     for name, color in COLORS.items():
         text = text.replace(color, f"var(--{name})")
@@ -176,9 +179,16 @@ def draw_lengths(lengths, right, max_length, floor, bins=6):
 
 
 def draw_floor(axes, floor):
-    """The baseline, as a line to compare with. floor: (right, n)."""
+    """The baseline, as a line to compare with. floor: (right, n).
+
+    One figure for all reviews: it says nothing about its own surest answers, nor about one length.
+    """
     axes.axhline(
-        floor[0] / floor[1], color=COLORS["other"], linestyle="--", linewidth=1.2, label="baseline"
+        floor[0] / floor[1],
+        color=COLORS["other"],
+        linestyle="--",
+        linewidth=1.2,
+        label="baseline, on all",
     )
 
 

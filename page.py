@@ -1,8 +1,8 @@
 """Appendix V: pages that need nothing else.
 
-Teaches   to show text that strangers wrote: everything is escaped here, in one place, so that a
-          review with a <script> in it is shown and not run; and to write one page for light and
-          dark screens, phones and paper.
+Teaches   to show text that strangers wrote: what is called text here is escaped, so that a review
+          with a <script> in it is shown and not run; what is called HTML has to be escaped already,
+          with text(). And to write one page for light and dark screens, phones and paper.
 Order     beside explain.py, report.py and app.py, whose pages are made of these pieces.
 Run       python page.py "I <b>loved</b> it" > page.html
 Expect    a page with a card, in which the words of the sentence take turns in color.
@@ -35,15 +35,15 @@ th,td{overflow-wrap:normal}th:first-child,td:first-child{text-align:left}
 .words span{border-radius:3px;padding:1px 2px}li{margin:.8em 0}ol{padding-left:1.4em}
 """
 
-# Words that speak against the answer are underlined as well: not everybody sees red and green.
-WORD_COLORS = (
-    "".join(
-        f".w{sign * n}{{background:rgba({color},{n * 0.28:.2f})}}"
-        for sign, color in ((1, "30,160,60"), (-1, "220,50,40"))
-        for n in (1, 2, 3)
-    )
-    + ".w-1,.w-2,.w-3{text-decoration:underline}"
-).replace(".w-", r".w\-")  # in a name, CSS wants a backslash before a minus
+# The classes of words: "f" for the answer, "a" against it, the more the stronger. Those against are
+# underlined as well: not everybody can tell red from green.
+COLOR_CLASSES = {3: "f3", 2: "f2", 1: "f1", 0: "f0", -1: "a1", -2: "a2", -3: "a3"}
+WORD_COLORS = "".join(
+    f".{kind}{n}{{background:rgba({color},{n * 0.28:.2f})}}"
+    for kind, color in (("f", "30,160,60"), ("a", "220,50,40"))
+    for n in (1, 2, 3)
+)
+WORD_COLORS += ".a1,.a2,.a3{text-decoration:underline}"
 
 
 def text(value):
@@ -52,16 +52,23 @@ def text(value):
 
 
 def levels(shares):
-    """{word number: from -3 to 3}: the strongest word of a text has 3 or -3."""
+    """{word number: from -3 to 3}: the strongest word of a text has 3 or -3.
+
+    shares: {word number: its share in the decision}, positive where it speaks for the answer.
+    """
     most = max(map(abs, shares.values()), default=0) or 1
     return {number: round(3 * share / most) for number, share in shares.items()}
 
 
 def color_words(words, shares):
-    """A text, each word in a span with the class w-3 to w3 and its share as a title."""
+    """A text as HTML: each word in a span that has its color, and its share as a title.
+
+    words: strings. shares: see levels(); words that are not in it get no color.
+    """
     level = levels(shares)
     spans = (
-        f'<span class="w{level.get(number, 0)}" title="{shares.get(number, 0.0):+.3f}">'
+        f'<span class="{COLOR_CLASSES[level.get(number, 0)]}" '
+        f'title="{shares.get(number, 0.0):+.3f}">'
         f"{text(word)}</span>"
         for number, word in enumerate(words)
     )
@@ -69,7 +76,7 @@ def color_words(words, shares):
 
 
 def table(rows, header=(), kind=""):
-    """A table. rows: lists of cells; numbers should be in words already."""
+    """A table, as HTML. rows: lists of cells; numbers should be formatted already."""
     lines = [f'<div class="scroll"><table class="{kind}">']
     if header:
         lines.append("<tr>" + "".join(f"<th>{text(cell)}</th>" for cell in header) + "</tr>")

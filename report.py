@@ -2,8 +2,8 @@
 
 Teaches   what to look at before a model is trusted: whether it had finished learning, whether its
           best epoch stands out, which mistakes it makes and where, how sure it is of them, and what
-          a method without any network does on the same reviews.
-Order     the last chapter; calibration.py computes what it shows, charts.py draws it.
+          counting words (baseline.py) gets on the same reviews.
+Order     after baseline.py; calibration.py computes what it shows, charts.py draws it.
 Run       pip install -r requirements-extra.txt
           python report.py model                              writes report.html
           python report.py model-a model-b --baseline baseline.json --out both.html
@@ -234,7 +234,10 @@ def same_reviews(a, b):
 
 
 def read_floor(path, run):
-    """(right, n) of a file of baseline.py --results. Raises UserError if it is of other data."""
+    """(right, n) of a file of baseline.py --results. Raises UserError if it is of other data.
+
+    It may have answered more test reviews than the model; the page shows both numbers.
+    """
     try:
         found = read_json(path)
         floor = found["test"]["correct"], found["test"]["n"]

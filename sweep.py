@@ -4,8 +4,8 @@ Teaches   to tell a difference from luck: the least that it has to beat is anoth
 Order     when the chapters are read, and you change things.
 Run       python sweep.py truncation=head,tail seed=42,43,44 --test 5000 -- --subset 2000
 Expect    in sweep/ a model and a JSON file of figures for each run; a table of mean and standard
-          deviation over the seeds, and what counting words gets (baseline.py) from the same
-          reviews. Stopped, it goes on with the same command.
+          deviation over the seeds, and what counting words (baseline.py) learns from the same train
+          reviews, on all of test. Stopped, it goes on with the same command.
 """
 
 import itertools
@@ -40,14 +40,15 @@ def run_once(folder, words, test):
     elif not is_done(folder):
         run("finetune.py", *words, "--out", folder)
     now, made = vars(parse_arguments("", words)), read_run(folder)["arguments"]
-    same = ("data", "text_column", "label_column", "subset", "seed", "epochs", "lr", "max_length")
-    if any(now[name] != made[name] for name in same):
+    free = ("model", "out", "resume") if now["demo"] else ("out", "resume")
+    if any(now[name] != made.get(name) for name in now if name not in free):
         raise UserError(f"{folder} was made with other options: choose another --folder")
     if not results.exists():  # with one seed, every setting is tested on the same reviews
         some = ["--subset", test] if test else []
         run("evaluate.py", "--model", folder, *some, "--results", results)
     if not floor.exists():
-        known = [f"--{n.replace('_', '-')}={made[n]}" for n in same[:5] if made[n] is not None]
+        same = ("data", "text_column", "label_column", "subset", "seed")
+        known = [f"--{n.replace('_', '-')}={made[n]}" for n in same if made[n] is not None]
         run("baseline.py", *known, "--results", floor)
     figures = json.loads(results.read_text())["evaluated"]["figures"]
     return figures["accuracy"], json.loads(floor.read_text())["test"]["accuracy"]

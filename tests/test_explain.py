@@ -172,4 +172,4 @@ def test_colors_are_only_for_words_that_count():
     assert paint(["a", "b", "c"], {0: 1.0, 1: -0.5, 2: 0.01}, colored=False) == "a(+++) b(--) c"
     found = {"words": ["a"], "left_out": {0: 1.0}, "shares": {0: -1.0}}
     found |= {"gap": 0.0, "from": 0.0, "to": 1.0}
-    assert write_page([("positive", 0.9, found)]).count('<span class="w') == 2
+    assert write_page([("positive", 0.9, found)]).count('<span class="') == 2

@@ -86,8 +86,8 @@ def train_with_trainer(model, examples, args, folder):
 def largest_differences(arguments, folder, family="distilbert", double=False):
     """(of the 20 losses, of all weights) between our loop and Trainer.
 
-    38 reviews in batches of 4 are 10, the last of 2; windows of 3 are 4 an epoch, the last of a
-    single batch.
+    38 reviews in batches of 4 make 10 batches, the last of 2 reviews; windows of 3 batches make 4
+    steps an epoch, the last of one batch; five epochs, 20 steps.
     """
     args = arguments(*WORDS, "--accumulate", "3")
     examples = make_examples_of_lengths([3 + 7 * i % 31 for i in range(38)])
@@ -132,7 +132,7 @@ def test_twenty_steps_equal_trainers(arguments, tmp_path, family):
             'rate_factor(position["step"] - first_step',
             'rate_factor(position["step"] + 1 - first_step',
         ),
-        # The gradients clipped before they are all there would be another; here: not at all.
+        # The gradients not clipped. (To clip before all of a window's are there is as wrong.)
         (
             "clip_grad_norm_(model.parameters(), args.clip)",
             "clip_grad_norm_(model.parameters(), 1e9)",

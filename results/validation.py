@@ -1,0 +1,43 @@
+"""How far a validation split is from the test split: random rows against whole runs of rows.
+
+Run       python results/validation.py      writes results/validation.json
+Five seeds of baseline.py on all of IMDB, each with both kinds of validation; some minutes.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(RESULTS.parent))
+
+from baseline import train_baseline
+from evaluate import score
+from splits import load_splits, take
+
+
+def measure(splits, names):
+    """Correct answers and n, on validation and on test, of a baseline that was trained anew."""
+    classify = train_baseline(splits, names)[0]
+    found = {}
+    for role in ("validation", "test"):
+        figures = score(classify(splits[role]["texts"]), splits[role]["labels"], names)
+        found[role] = {"correct": figures["correct"], "n": figures["n"]}
+    return found
+
+
+found = []
+for seed in range(42, 47):
+    runs, names, _, data_fingerprint = load_splits("stanfordnlp/imdb", seed=seed)
+    # The same reviews once more, but with as many of them drawn at random for validation.
+    pool = {key: runs["train"][key] + runs["validation"][key] for key in ("texts", "labels")}
+    order = list(range(len(pool["labels"])))
+    random.Random(seed).shuffle(order)
+    n = len(runs["validation"]["labels"])
+    drawn = {"validation": take(pool, order[:n]), "train": take(pool, order[n:])}
+    drawn["test"] = runs["test"]
+    one = {"seed": seed, "data_fingerprint": data_fingerprint}
+    found.append(one | {"runs": measure(runs, names), "random": measure(drawn, names)})
+    print(json.dumps(found[-1]))
+(RESULTS / "validation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -200,6 +200,23 @@ def windows():
     )
 
 
+def validation():
+    """How far each kind of validation split is from test; of results/validation.py."""
+    (found,) = read("validation.json")
+    words = []
+    for kind in ("random", "runs"):
+        gaps = []
+        for one in found:
+            held_out, test = (one[kind][role] for role in ("validation", "test"))
+            gaps.append(100 * (held_out["correct"] / held_out["n"] - test["correct"] / test["n"]))
+        words.append(f"{mean(gaps):+.2f} points (standard deviation {stdev(gaps):.2f})")
+    n = found[0]["runs"]["validation"]["n"]
+    return (
+        f"Measured with `baseline.py`, {len(found)} seeds, validation of {n:,} reviews: random rows "
+        f"said {words[0]} more than the test split, whole runs {words[1]}."
+    )
+
+
 # What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
 # name under which it was recorded.
 EXPERIMENTS = (
@@ -257,6 +274,7 @@ SECTIONS = {
     "baseline": baseline,
     "lengths": lengths,
     "truncation": truncation,
+    "validation": validation,
     "curve": curve,
     "behaviour": behaviour,
     "windows": windows,

@@ -16,6 +16,7 @@ Files     answers-validation.json, answers-test.json in a model's folder: logits
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -67,24 +68,31 @@ def keep_answers(folder, split, logits, labels, lengths, texts, how):
     """Write answers-<split>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. lengths: tokens of each whole review, before truncation. how: a dict of what
-    else a reader has to know: subset, windows, precision.
+    else a reader has to know: subset, windows, precision. Returns whether they were kept.
     """
     with contextlib.suppress(UserError):  # damaged: write it anew
         before = read_answers(folder, split)
         if before and len(before["labels"]) > len(labels):
-            return
-    record = how | {
-        # A folder may get another model. Answers that are not its own must not speak for it.
-        "weights": file_digest(Path(folder, "model.safetensors")),
-        "labels": list(labels),
-        "lengths": list(lengths),
-        "logits": [[round(value, 4) for value in row] for row in logits.tolist()],
-        "mistakes": {row: texts[row] for row in surest_mistakes(logits, labels)[:MISTAKES]},
-    }
+            return False
+    reviews = json.dumps([list(texts), list(labels)]).encode()
+    record = (
+        how
+        | {
+            # A folder may get another model. Answers that are not its own must not speak for it.
+            "weights": file_digest(Path(folder, "model.safetensors")),
+            "reviews": hashlib.sha256(reviews).hexdigest()[:16],  # two models' answers to the same?
+            "labels": list(labels),
+            "lengths": list(lengths),
+            "logits": [[round(value, 4) for value in row] for row in logits.tolist()],
+            "mistakes": {row: texts[row] for row in surest_mistakes(logits, labels)[:MISTAKES]},
+        }
+    )
     try:
         write_whole(Path(folder, f"answers-{split}.json"), json.dumps(record) + "\n")
     except UserError as error:  # somebody else's folder: no reason to lose the evaluation
         print(f"(not kept for report.py: {error})", file=sys.stderr)
+        return False
+    return True
 
 
 def read_answers(folder, split):
@@ -98,17 +106,40 @@ def read_answers(folder, split):
         record = read_json(path)
         if record["weights"] != file_digest(Path(folder, "model.safetensors")):
             return None
-        record["logits"] = torch.tensor(record["logits"])  # [N, C]
-        record["labels"] = torch.tensor(record["labels"])  # [N]
-        record["lengths"] = torch.tensor(record["lengths"])  # [N]
-        record["mistakes"] = {int(row): text for row, text in record["mistakes"].items()}
-        if not len(record["logits"]) == len(record["labels"]) == len(record["lengths"]) > 0:
-            raise ValueError("its lists are not equally long")
+        logits = torch.tensor(record["logits"], dtype=torch.float32)  # [N, C]
+        labels, lengths = (torch.tensor(record[name]) for name in ("labels", "lengths"))  # [N]
+        n, classes = logits.shape
+        mistakes = {int(row): str(text) for row, text in record["mistakes"].items()}
+        fits = n > 0 and classes > 1 and bool(logits.isfinite().all())
+        fits &= labels.shape == lengths.shape == (n,)
+        fits &= labels.dtype == lengths.dtype == torch.int64
+        fits &= 0 <= labels.min() <= labels.max() < classes and lengths.min() > 0
+        fits &= set(mistakes) <= set(range(n)) and {"subset", "windows"} <= set(record)
+        if not fits or not all(isinstance(record[key], str) for key in ("reviews", "precision")):
+            raise ValueError("its lists do not fit together")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and evaluate again") from error
-    return record
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} is damaged ({reason}): delete it and evaluate again") from error
+    return record | {"logits": logits, "labels": labels, "lengths": lengths, "mistakes": mistakes}
+
+
+def read_figures(path, *names):
+    """[correct, n] out of a file of figures, at record[name][name]...: whole numbers that fit.
+
+    path: of evaluate.py --results or baseline.py --results. Raises UserError.
+    """
+    try:
+        found = read_json(path)
+        for name in names:
+            found = found[name]
+        correct, n = found["correct"], found["n"]
+        if not (type(correct) is type(n) is int and 0 <= correct <= n > 0):
+            raise ValueError(f"{correct} of {n}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} holds no figures of --results ({error})") from error
+    return correct, n
 
 
 def main():

@@ -1,8 +1,8 @@
 """Chapter 10: a page to try it on, and an address for programs.
 
-Teaches   what it takes to let others ask the model: one question at a time although many ask at
-          once, limits before work, answers that equal predict.py's, and text that stays text.
-Order     the last chapter; its answers are those of predict.py.
+Teaches   to let others ask the model: a page that shows a first answer at once and the reasons when
+          they are there, and that never runs what its visitors write.
+Order     the last chapter, after api.py; its answers are those of predict.py.
 Run       pip install -r requirements-extra.txt
           python app.py --model model              then open http://127.0.0.1:7860
           curl http://127.0.0.1:7860/predict --json '{"texts": ["I regret watching this film"]}'
@@ -18,27 +18,22 @@ FastAPI and uvicorn, which gradio brings, answer programs.
 import csv
 import functools
 import os
+import signal
 import socket
+import sys
 import tempfile
-import threading
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
 from errors import UserError, make_parser, plain, run_command
 
-from dataset import clean, encode
-from explain import explain
+from api import FILE, THIS_MACHINE, check_review, guard, load, make_api
+from dataset import clean
 from model import choose_hardware
 from page import WORD_COLORS, color_words, table, text
-from predict import make_classifier
 from rows import count_rows, predict_chunks, write_predictions
 
-LETTERS = 100_000  # characters of one text: fifty pages
-TEXTS = 256  # in one request
-BODY = 4_000_000  # bytes of one request; 256 texts of full length would be more
-FILE = "20mb"
 KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
 EXAMPLES = (
     "I regret watching this film",
@@ -57,124 +52,6 @@ STYLE = (
 td,th{text-align:left;padding:.25em .6em}.words,td{overflow-wrap:anywhere}.scroll{overflow-x:auto}
 """
 )
-
-
-# ------------------------------------------------------------------------------ the model
-def load(folder, device):
-    """Load a saved model for many who ask at once. Returns (asked, run).
-
-    asked: .classify(texts), .windows(text), .explain(text), .length(text), .decode(ids), which
-    answer one caller at a time: an answer uses all cores, and two at once would both be late.
-    """
-    classify, run, (model, tokenizer, collate, windows) = make_classifier(folder, device)
-    lock, arguments = threading.Lock(), run["arguments"]
-
-    def in_turn(function):
-        @functools.wraps(function)
-        def waiting(*words):
-            with lock:
-                return function(*words)
-
-        return waiting
-
-    def explain_one(review):
-        return explain(model, tokenizer, collate, review, arguments, device, both=False)
-
-    asked = SimpleNamespace(
-        classify=in_turn(classify),
-        windows=in_turn(lambda review: windows([review])),
-        explain=in_turn(explain_one),
-        length=lambda review: encode([clean(review)], tokenizer, 10**9, "head")[1][0],
-        decode=lambda ids: plain(tokenizer.decode(ids, skip_special_tokens=True)),
-    )
-    return asked, run
-
-
-def check_review(review):
-    """Raise UserError if a text is no use to the model."""
-    if not clean(review or ""):
-        raise UserError("there are no words in it: write a review")
-    if len(review) > LETTERS:
-        raise UserError(f"{len(review):,} letters; at most {LETTERS:,} are read")
-
-
-# ------------------------------------------------------------------------------ for programs
-def make_api(asked, run, folder):
-    """POST /predict and GET /health, as a FastAPI application."""
-    from typing import Annotated
-
-    from fastapi import FastAPI
-    from pydantic import AfterValidator, BaseModel, Field
-
-    def has_words(value):
-        if not clean(value):
-            raise ValueError("there are no words in it")
-        return value
-
-    Review = Annotated[str, Field(max_length=LETTERS), AfterValidator(has_words)]
-
-    class Question(BaseModel):
-        texts: Annotated[list[Review], Field(min_length=1, max_length=TEXTS)]
-
-    class Prediction(BaseModel):
-        text: str
-        label: str
-        score: float
-
-    class Answer(BaseModel):
-        predictions: list[Prediction]
-
-    api = FastAPI(title=f"{folder}: {' / '.join(run['labels'])}")
-
-    # "def" and not "async def": FastAPI then calls it in a thread, and others are served meanwhile.
-    @api.post("/predict")
-    def predict(question: Question) -> Answer:
-        """The label of each text, and the probability that the model gives it."""
-        answers = asked.classify(question.texts)
-        rows = zip(question.texts, answers)
-        return Answer(
-            predictions=[
-                Prediction(text=review, label=label, score=score) for review, (label, score) in rows
-            ]
-        )
-
-    @api.get("/health")
-    def health() -> dict[str, str | list[str]]:
-        """Whether the model is there, and its labels."""
-        return {"status": "ok", "model": Path(folder).name, "labels": run["labels"]}
-
-    return api
-
-
-def guard(application, hosts):
-    """`application` behind two checks that cost nothing, before it reads a request.
-
-    Both speak ASGI, as uvicorn does: called with scope, a dict about the request; receive(), which
-    reads its body; and send(), which answers.
-    A question has to say how long it is, and not be too long: else a single one fills the memory.
-    And the Host header has to be one of `hosts` (None: any), or a page elsewhere on the web could
-    let its own name point to this machine, and read the answers (DNS rebinding).
-    """
-    from fastapi.responses import JSONResponse
-
-    async def guarded(scope, receive, send):
-        headers = dict(scope.get("headers", ()))
-        refusal = None
-        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
-        if scope["type"] in ("http", "websocket") and hosts and host not in hosts:
-            refusal = 403, f"this is not {host}"
-        elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
-            length = headers.get(b"content-length")
-            if length is None:
-                refusal = 411, "the request has to say its Content-Length"
-            elif int(length) > BODY:
-                refusal = 413, f"{int(length):,} bytes; at most {BODY:,} are read"
-        if refusal:
-            await JSONResponse({"detail": refusal[1]}, refusal[0])(scope, receive, send)
-        else:
-            await application(scope, receive, send)
-
-    return guarded
 
 
 # ------------------------------------------------------------------------------ for people
@@ -214,9 +91,11 @@ def make_page(asked, run, folder):
         out, label_column = here / "predictions.csv", arguments["label_column"]
         if not file:
             file, column = here / "typed.csv", "text"
-            with open(file, "w", encoding="utf-8", newline="") as typed:
-                rows = [[line] for line in (lines or "").splitlines() if line.strip()]
-                csv.writer(typed).writerows([["text"], *rows])
+            typed = [line for line in (lines or "").splitlines() if clean(line)]
+            for line in typed:
+                check_review(line)
+            with open(file, "w", encoding="utf-8", newline="", errors="replace") as written:
+                csv.writer(written).writerows([["text"], *([line] for line in typed)])
         try:
             count = count_rows(file, {column: "its name under the file"})
         except UserError as error:
@@ -269,7 +148,7 @@ def to_gradio_errors(handler):
         try:
             yield from handler(*arguments)
         except UserError as error:
-            raise gradio.Error(plain(str(error))) from error
+            raise gradio.Error(plain(str(error)), print_exception=False) from error
 
     return handled
 
@@ -286,16 +165,18 @@ def make_app(folder, device, hosts=None):
     """Page and addresses as one application, for uvicorn. Raises UserError without gradio."""
     # Before gradio is imported: it sends no usage statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="reviews-"))
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="reviews-")
     try:
         import gradio
     except ImportError as error:
         raise UserError("the page needs gradio: pip install -r requirements-extra.txt") from error
     asked, run = load(folder, device)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+    page = make_page(asked, run, folder)
     application = gradio.mount_gradio_app(
         make_api(asked, run, folder),
-        make_page(asked, run, folder),
+        page,
         path="/",
         max_file_size=FILE,
         ssr_mode=False,
@@ -303,6 +184,10 @@ def make_app(folder, device, hosts=None):
         css=STYLE,
         footer_links=[],
     )
+    # gradio checks that a file which a request names was uploaded here only once its page has been
+    # "launched", which it never is behind another application. Without this line a request could
+    # name any CSV file of this machine, and read it. (A test tries.)
+    page.has_launched = True
     return guard(application, hosts)
 
 
@@ -320,27 +205,29 @@ def main():
     if not 0 <= args.port < 65536:
         raise UserError(f"--port {args.port}: has to be from 0 to 65535")
     device, _, _ = choose_hardware(args.device, "fp32")
-    alone = args.host in ("127.0.0.1", "localhost")
+    alone = args.host in THIS_MACHINE
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the end of this `with`
     with tempfile.TemporaryDirectory(prefix="reviews-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # gone when we are
-        application = make_app(
-            args.model, device, {args.host, "127.0.0.1", "localhost"} if alone else None
-        )
+        application = make_app(args.model, device, THIS_MACHINE if alone else None)
         import uvicorn
 
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         try:
-            listening = socket.create_server((args.host, args.port))
+            listening = socket.create_server((args.host, args.port), family=family)
         except OSError as error:
             raise UserError(
                 f"--host {args.host} --port {args.port}: {error.strerror}; try --port 0"
             ) from error
-        host, port = listening.getsockname()[:2]
+        host, port = (
+            args.host if family == socket.AF_INET else f"[{args.host}]",
+            listening.getsockname()[1],
+        )
         print(f"http://{host}:{port}   (for programs: /predict, /docs; Ctrl-C stops)", flush=True)
         if not alone:
             print("anybody who reaches this machine can ask: there is no password", flush=True)
         config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])
-    print("stopped")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Teaches   to ask what the large model adds: count words and pairs of neighbourin
 Order     after benchmark.py; it uses splits.py and evaluate.py, so its figures can be compared.
 Run       python baseline.py                                    all of IMDB
           python baseline.py --subset 2000                      the reviews that --subset 2000 draws
+          python baseline.py --like model                       what that model was trained on
           python baseline.py --data reviews.csv --save baseline.csv
 Expect    the figures of evaluate.py for the same test split, those of always saying the commonest
           class, and the words that weigh most. Wang and Manning 2012 ("Baselines and Bigrams")
@@ -25,6 +26,7 @@ import torch
 from torch.nn import functional
 
 from answers import save_predictions
+from checkpoint import read_run
 from evaluate import print_scores, score, wilson_interval
 from folder import check_target, write_whole
 from model import hardware_name
@@ -163,9 +165,16 @@ def main():
     parser.add_argument("--label-column", default="label", help="column of the labels")
     parser.add_argument("--subset", type=int, help="reviews to draw (default: all)")
     parser.add_argument("--seed", type=int, default=42, help="of the division and the draw")
+    parser.add_argument(
+        "--like", metavar="MODEL", help="all of these as that model was trained (a folder)"
+    )
     parser.add_argument("--save", metavar="FILE.csv", help="write text, label, predicted, score")
     parser.add_argument("--results", metavar="FILE.json", help="write the figures, for report.py")
     args = parser.parse_args()
+    if args.like is not None:
+        made = read_run(args.like)["arguments"]
+        for name in ("data", "text_column", "label_column", "subset", "seed"):
+            setattr(args, name, made[name])
     for target in (args.save, args.results):
         if target is not None:
             check_target(target, args.data)

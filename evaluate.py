@@ -314,7 +314,8 @@ def main():
     if parallel.rank() == 0:
         how = {"subset": args.subset, "windows": args.windows, "precision": precision}
         if args.data is args.text_column is args.label_column is None:
-            keep_answers(args.model, args.split, logits, labels, lengths, texts, how)
+            kept = keep_answers(args.model, args.split, logits, labels, lengths, texts, how)
+            print(f"\n{'kept' if kept else 'not kept, there are more'}: answers for report.py")
         if args.save:
             scores, predicted = logits.softmax(dim=-1).max(dim=-1)
             names = run["labels"]

@@ -29,6 +29,7 @@ import demo
 import parallel
 from answers import keep_answers
 from attention import choose_attention
+from banner import print_plan
 from checkpoint import check_tokenizer, describe_run, load_model, save_model, write_run
 from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
@@ -52,7 +53,7 @@ from model import (
     set_trainable,
 )
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
-from plan import parse_arguments, print_plan
+from plan import parse_arguments
 from resume import (
     check_same,
     find_checkpoint,

@@ -99,7 +99,9 @@ def check_target(path, *sources):
         if Path(source).exists()
     ):
         raise UserError(f"{path} is the file that is read; choose another name")
-    if not path or Path(path).is_dir() or not os.access(folder, os.W_OK):
+    # A device is no file: renaming over /dev/null would take it away from everybody.
+    special = path and os.path.lexists(path) and not Path(path).is_file()
+    if not path or special or not os.access(folder, os.W_OK):
         raise UserError(
             f"{path or 'an empty name'} cannot be written: name a file in a folder of yours"
         )

@@ -181,7 +181,11 @@ def read_history(out):
     try:
         text = path.read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except (OSError, ValueError) as error:
+        for line in lines:
+            numbers = [line["step"], line["loss"] if "loss" in line else line["train_loss"]]
+            if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
+                raise ValueError(f"{numbers} are no numbers")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     return [x for x in lines if "loss" in x], [x for x in lines if "train_loss" in x]
 

@@ -1,7 +1,6 @@
-"""Appendix C: every knob, and what follows from it.
+"""Appendix C: every knob.
 
-Teaches   what each argument of finetune.py does and why its default is what it is; and to look,
-          before a run costs hours, at what the arguments lead to.
+Teaches   what each argument of finetune.py does, and why its default is what it is.
 Order     after the chapters, or beside finetune.py while you try things.
 Run       python finetune.py --help
 Expect    the knobs in groups, each with unit, default and reason.
@@ -9,15 +8,13 @@ Expect    the knobs in groups, each with unit, default and reason.
 
 import math
 import os
-import random
 import shlex
 import sys
 
 import demo
-from dataset import TRUNCATIONS, cut_shares, make_batches, padding_share
-from errors import make_parser
-from folder import is_done, read_arguments
-from model import set_trainable
+from dataset import TRUNCATIONS
+from errors import UserError, make_parser
+from folder import is_done, read_arguments, read_json
 from resume import FREE
 
 
@@ -313,92 +310,27 @@ def command_line(arguments):
     return shlex.join(words)
 
 
-def print_plan(args, run, model, groups, steps, full_lengths):
-    """Print everything that follows from the arguments, before it costs any time.
+def check_made_with(args, folder):
+    """Raise UserError if the model in `folder` was made with other options than `args`."""
+    made = read_json(f"{folder}/run.json")["arguments"]
+    free = {"out", "resume", "overwrite", "save_every"} | ({"model"} if args.demo else set())
+    for name, value in vars(args).items():
+        if name not in free and value != made.get(name):
+            raise UserError(
+                f"{folder} was made with --{name.replace('_', '-')} {made.get(name)}, and not "
+                f"{value}: choose another --folder"
+            )
 
-    What it finds out about the lengths goes into `run`, as "shares".
-    groups: AdamW's parameter groups. steps: optimizer steps in an epoch. full_lengths: tokens of
-    each train review before truncation.
+
+def check_fresh(args, test):
+    """Raise UserError where a run of sweep.py would not begin anew, in a folder of its own.
+
+    test: how many test reviews it is to read.
     """
-    device, splits = run["device"], run["splits"]
-    print(f"\nmodel      {args.model}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    print(f"device     {device['type']} ({device['name']}): {device['reasons']['device']}")
-    print(f"precision  {device['precision']}: {device['reasons']['precision']}")
-    for role in ("train", "validation", "test"):
-        classes = ", ".join(f"{count:,} {name}" for name, count in splits[role]["classes"].items())
-        print(f"{role:10} {splits[role]['reviews']:,} reviews ({classes})")
-    for note in run["notes"]:
-        print(f"{'':10} {note}")
-
-    n = splits["validation"]["reviews"]
-    if n < 100:
-        print(
-            f"{'':10} warning: {n} validation reviews are few: one of them is {1 / n:.1%} of the "
-            "accuracy, so which epoch is best, and is kept, is much a matter of luck"
+    named = args.out != ("demo" if args.demo else "model")
+    if named or args.resume or args.overwrite or args.sanity:
+        raise UserError(
+            "sweep.py chooses --out itself, and has no use for --resume, --overwrite, --sanity"
         )
-
-    shares = run["shares"] = describe_lengths(args, full_lengths)
-    print(
-        f"length     {args.max_length} tokens, {args.truncation}: cuts "
-        f"{shares['reviews_cut']:.1%} of the train reviews, and {shares['tokens_cut']:.1%} of all "
-        "their tokens"
-    )
-    print(
-        f"padding    {shares['padding']:.1%} of all cells ({shares['padding_ungrouped']:.1%} if "
-        "batches were not grouped by length)"
-    )
-    phases = "each phase" if 0 < args.head_epochs < args.epochs else "them"
-    print(
-        f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
-        f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of "
-        f"{phases}"
-    )
-    sizes = [sum(p.numel() for p in group["params"]) for group in groups]
-    print(
-        f"decay      {args.weight_decay} on the {sizes[0]:,} parameters in matrices, none on the "
-        f"{sizes[1]:,} in vectors"
-    )
-    print_what_trains(args, model)
-
-
-def describe_lengths(args, full_lengths):
-    """What truncation cuts from the train reviews, and what padding adds: a dict of shares."""
-    reviews_cut, tokens_cut = cut_shares(full_lengths, args.max_length)
-    lengths = [min(length, args.max_length) for length in full_lengths]
-    grouped = make_batches(lengths, args.batch_size, args.seed, epoch=0)
-    rows = [row for batch in grouped for row in batch]
-    random.Random(args.seed).shuffle(rows)
-    mixed = [rows[i : i + args.batch_size] for i in range(0, len(rows), args.batch_size)]
-    return {
-        "reviews_cut": reviews_cut,
-        "tokens_cut": tokens_cut,
-        "padding": padding_share(lengths, grouped),
-        "padding_ungrouped": padding_share(lengths, mixed),
-    }
-
-
-def print_what_trains(args, model):
-    """A table of the model's parts: how large, and in which epochs they learn.
-
-    (It asks set_trainable(), which sets what it reports; train() sets it again for each epoch.)
-    """
-    head_epochs = min(args.head_epochs, args.epochs)
-    columns = []
-    if head_epochs:
-        columns.append((f"epochs 1-{head_epochs}", set_trainable(model, 0)))
-    if head_epochs < args.epochs:
-        columns.append(
-            (f"epochs {head_epochs + 1}-{args.epochs}", set_trainable(model, args.train_layers))
-        )
-    print(
-        f"\n{'what trains':16} {'parameters':>12}" + "".join(f"{title:>16}" for title, _ in columns)
-    )
-    for part, (size, _) in columns[0][1].items():
-        states = ("trains" if counts[part][1] else "frozen" for _, counts in columns)
-        print(f"{part:16} {size:>12,}" + "".join(f"{state:>16}" for state in states))
-    print(
-        f"{'all':16} {sum(p.numel() for p in model.parameters()):>12,}"
-        + "".join(f"{sum(on for _, on in counts.values()):>16,}" for _, counts in columns)
-        + "\n"
-    )
+    if test is not None and test < 1:
+        raise UserError(f"--test {test}: has to be 1 or more")

@@ -15,11 +15,10 @@ Expect    one file that needs nothing else: no network, no script. Light and dar
 # First, because torch takes seconds to import, and Ctrl-C may come in them.
 from errors import UserError, make_parser, run_command
 
-import torch
 from tqdm import tqdm
 
 import charts
-from answers import read_answers, surest_mistakes
+from answers import read_answers, read_figures, surest_mistakes
 from attention import choose_attention
 from calibration import answers_of, calibration_error, coverage, fit_temperature, reliability
 from checkpoint import load_model, read_run
@@ -46,7 +45,12 @@ def read_all(folder):
     run = read_run(folder)
     test, held_out = answers_of(folder, "test"), read_answers(folder, "validation")
     logits, labels = test["logits"], test["labels"]
-    temperature = held_out and fit_temperature(held_out["logits"], held_out["labels"])
+    for answers in filter(None, (test, held_out)):
+        if answers["logits"].shape[1] != len(run["labels"]):
+            raise UserError(f"{folder}: answers-*.json has not as many classes as run.json")
+    # A temperature for windows says nothing about cut reviews.
+    alike = held_out and held_out["windows"] == test["windows"]
+    temperature = alike and fit_temperature(held_out["logits"], held_out["labels"])
     before = reliability(logits, labels)
     after = reliability(logits / temperature, labels) if temperature else None
     return {
@@ -195,20 +199,25 @@ def section(found, floor, mistakes):
     )
 
 
+def way_of(found):
+    """How the test reviews were read, in words."""
+    return f"{'in windows' if found['test']['windows'] else 'cut'}, {found['test']['precision']}"
+
+
 # ------------------------------------------------------------------------------ several models
 def overview(all_found):
     """A row for each model and, where two have answered the same reviews, their difference."""
     rows = []
     for found in all_found:
         figures = found["figures"]
-        rows.append([found["folder"], share(figures["correct"], figures["n"])])
+        rows.append([found["folder"], way_of(found), share(figures["correct"], figures["n"])])
         rows[-1] += [f"{figures['macro_f1']:.2%}", f"{figures['loss']:.4f}"]
         rows[-1] += [f"{calibration_error(found['before']):.4f}", f"{minutes(found['run']):.1f}"]
-    header = ["model", "test accuracy", "macro F1", "loss", "calibration error", "minutes"]
+    header = ["model", "read", "test accuracy", "macro F1", "loss", "calibration error", "minutes"]
     first, lines = all_found[0], []
     for other in all_found[1:]:
         names = f"{first['folder']}, {other['folder']}"
-        if not same_reviews(first, other):
+        if first["test"]["reviews"] != other["test"]["reviews"]:
             lines.append(f"{names}: tested on different reviews.")
             continue
         only_a = int((first["right"] & ~other["right"]).sum())
@@ -222,31 +231,27 @@ def overview(all_found):
     return cards(card("Side by side", table(rows, header), note=" ".join(lines), wide=True))
 
 
-def same_reviews(a, b):
-    """Whether two models have answered the same reviews, in the same order."""
-
-    def identity(found):
-        subset, run = found["test"]["subset"], found["run"]
-        seed = run["arguments"]["seed"] if subset else None  # which draws the subset
-        return run.get("data_fingerprint"), subset, seed
-
-    return identity(a) == identity(b) and torch.equal(a["test"]["labels"], b["test"]["labels"])
-
-
 def read_floor(path, run):
     """(right, n) of a file of baseline.py --results. Raises UserError if it is of other data.
 
     It may have answered more test reviews than the model; the page shows both numbers.
     """
-    try:
-        found = read_json(path)
-        floor = found["test"]["correct"], found["test"]["n"]
-        fingerprint = found["data_fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"--baseline {path}: is no file of baseline.py --results") from error
-    if fingerprint != run.get("data_fingerprint"):
+    floor = read_figures(path, "test")
+    fingerprint = read_json(path).get("data_fingerprint")
+    if not fingerprint or fingerprint != run.get("data_fingerprint"):
         raise UserError(f"--baseline {path}: is about other data than the model, or another seed")
     return floor
+
+
+def make_page(all_found, args):
+    """The HTML about all models: a list of pieces. all_found: of read_all()."""
+    parts = [overview(all_found)] if len(all_found) > 1 else []
+    if any(found["run"]["arguments"]["demo"] for found in all_found):
+        parts.insert(0, "<p>A rehearsal: made-up reviews. This says nothing about real ones.</p>")
+    for found in all_found:
+        floor = None if args.baseline is None else read_floor(args.baseline, found["run"])
+        parts += [f"<h2>{text(found['folder'])}</h2>", section(found, floor, args.mistakes)]
+    return parts
 
 
 def main():
@@ -273,15 +278,15 @@ def main():
     args = parser.parse_args()
     if not 0 <= args.mistakes <= 20:
         raise UserError(f"--mistakes {args.mistakes}: has to be from 0 to 20")
-    check_target(args.out, *args.folders)
+    check_target(args.out, *args.folders, *[args.baseline] * bool(args.baseline))
     charts.new_picture()  # matplotlib missing? Say so now
-    all_found = [read_all(folder) for folder in args.folders]
-    parts = [overview(all_found)] if len(all_found) > 1 else []
-    if any(found["run"]["arguments"]["demo"] for found in all_found):
-        parts.insert(0, "<p>A rehearsal: made-up reviews. This says nothing about real ones.</p>")
-    for found in all_found:
-        floor = read_floor(args.baseline, found["run"]) if args.baseline else None
-        parts += [f"<h2>{text(found['folder'])}</h2>", section(found, floor, args.mistakes)]
+    try:
+        parts = make_page([read_all(folder) for folder in args.folders], args)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{', '.join(args.folders)}: run.json does not hold what it should "
+            f"({type(error).__name__}: {error}); train again"
+        ) from error
     write_whole(args.out, document("What the model learned", *parts))
     print(f"{args.out}: open it in a browser")
 

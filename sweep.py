@@ -9,7 +9,6 @@ Expect    in sweep/ a model and a JSON file of figures for each run; a table of 
 """
 
 import itertools
-import json
 import shlex
 import signal
 import subprocess
@@ -17,10 +16,10 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from checkpoint import read_run
+from answers import read_figures
 from errors import UserError, make_parser, run_command
-from folder import is_begun, is_done
-from plan import parse_arguments
+from folder import is_begun, is_done, read_json
+from plan import check_fresh, check_made_with, parse_arguments
 
 
 def run(*words):
@@ -33,47 +32,45 @@ def run(*words):
 
 
 def run_once(folder, words, test):
-    """Train, evaluate and count words, unless that is done. Returns (accuracy, baseline's)."""
+    """Train, evaluate and count words, unless that is done. Returns three accuracies."""
     results, floor = Path(f"{folder}.json"), Path(f"{folder}-baseline.json")
     if is_begun(folder):
         run("finetune.py", "--resume", folder)
     elif not is_done(folder):
         run("finetune.py", *words, "--out", folder)
-    now, made = vars(parse_arguments("", words)), read_run(folder)["arguments"]
-    free = ("model", "out", "resume") if now["demo"] else ("out", "resume")
-    if any(now[name] != made.get(name) for name in now if name not in free):
-        raise UserError(f"{folder} was made with other options: choose another --folder")
-    if not results.exists():  # with one seed, every setting is tested on the same reviews
+    check_made_with(parse_arguments("", words), folder)
+    if not results.exists() or read_json(results)["evaluated"]["subset"] != test:
         some = ["--subset", test] if test else []
         run("evaluate.py", "--model", folder, *some, "--results", results)
     if not floor.exists():
-        same = ("data", "text_column", "label_column", "subset", "seed")
-        known = [f"--{n.replace('_', '-')}={made[n]}" for n in same if made[n] is not None]
-        run("baseline.py", *known, "--results", floor)
-    figures = json.loads(results.read_text())["evaluated"]["figures"]
-    return figures["accuracy"], json.loads(floor.read_text())["test"]["accuracy"]
+        run("baseline.py", "--like", folder, "--results", floor)
+    held_out = read_figures(results, "run", "results", "validation")
+    test, counted = read_figures(results, "evaluated", "figures"), read_figures(floor, "test")
+    return [correct / n for correct, n in (held_out, test, counted)]
 
 
 def main():
     at = [*sys.argv, "--"].index("--")  # what comes after it is for finetune.py
     parser = make_parser(__doc__)
     parser.add_argument("vary", nargs="+", metavar="OPTION=A,B", help="what to vary; and seed=...")
-    parser.add_argument("--test", help="test reviews to draw (default: all)")
+    parser.add_argument("--test", type=int, help="test reviews to draw (default: all)")
     parser.add_argument("--folder", default="sweep", help="where all of it goes (default: sweep)")
     args, rest = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
-    vary = [option.partition("=")[::2] for option in args.vary]
-    if not all(all(values.split(",")) for _, values in vary):
-        raise UserError("say what to vary as option=value,value, for example seed=42,43")
-    rows = {}
-    for setting in itertools.product(*[[f"{o}={v}" for v in vs.split(",")] for o, vs in vary]):
-        options = [*rest, *(f"--{part}" for part in setting)]
-        found = run_once(f"{args.folder}/{','.join(setting)}", options, args.test)
+    vary = {name: values.split(",") for name, _, values in (v.partition("=") for v in args.vary)}
+    if len(vary) < len(args.vary) or any(len({*v, ""}) <= len(v) for v in vary.values()):
+        raise UserError("say what to vary as option=value,value, each once: for example seed=42,43")
+    rows, settings = {}, itertools.product(*[[f"{o}={v}" for v in vs] for o, vs in vary.items()])
+    runs = [(setting, [*rest, *(f"--{part}" for part in setting)]) for setting in settings]
+    for _, words in runs:  # all of them, before hours are spent on the first
+        check_fresh(parse_arguments("", words), args.test)
+    for setting, words in runs:
+        found = run_once(Path(args.folder, ",".join(setting)), words, args.test)
         rows.setdefault(" ".join(p for p in setting if "seed=" not in p), []).append(found)
-    print(f"\n{'test accuracy':40} {'mean':>8} {'st.dev.':>8} {'seeds':>6} {'baseline':>9}")
+    print("\nchoose by validation, not by test    validation      test  st. dev.  baseline  seeds")
     for row, found in rows.items():
-        ours, floors = zip(*found)
-        spread = f"{stdev(ours):.2%}" if len(ours) > 1 else "-"
-        print(f"{row:40} {mean(ours):8.2%} {spread:>8} {len(ours):6} {mean(floors):9.2%}")
+        held_out, test, counted = (f"{mean(one):10.2%}" for one in zip(*found))
+        spread = f"{stdev(one[1] for one in found):10.2%}" if len(found) > 1 else f"{'-':>10}"
+        print(f"{row:37}{held_out}{test}{spread}{counted}{len(found):7}")
 
 
 if __name__ == "__main__":

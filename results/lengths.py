@@ -11,9 +11,10 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(RESULTS.parent))
 
+from banner import describe_lengths
 from dataset import encode
 from model import load_tokenizer
-from plan import command_line, describe_lengths, parse_arguments
+from plan import command_line, parse_arguments
 from splits import load_splits
 
 RUNS = {

@@ -11,6 +11,7 @@ import torch
 from conftest import PROJECT, run_script
 from load_app import measure
 
+import api
 import app
 from predict import make_classifier
 
@@ -28,8 +29,7 @@ def address(rehearsed):
     """A running app.py: "http://127.0.0.1:port"."""
     import uvicorn
 
-    hosts = {"127.0.0.1", "localhost"}
-    application = app.make_app(rehearsed[0], torch.device("cpu"), hosts)
+    application = app.make_app(rehearsed[0], torch.device("cpu"), api.THIS_MACHINE)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -85,8 +85,55 @@ def test_limits_come_before_work(client):
     assert response.status_code == 413
     response = client.post("/predict", content=iter([b"{}"]), headers=json_type)
     assert response.status_code == 411
-    assert client.get("/health", headers={"Host": "elsewhere.example"}).status_code == 403
     assert client.post("/predict", content=b"not json", headers=json_type).status_code == 422
+    for path in ("/gradio_api/queue/join", "/gradio_api/upload"):
+        assert client.post(path, content=b" " * 20_200_000).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"Host": "elsewhere.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "http://localhost:7860"}, 200),
+        ({"Host": "LOCALHOST:7860"}, 200),
+        ({"Host": "localhost."}, 200),
+        ({"Host": "[::1]:7860"}, 200),
+    ],
+)
+def test_only_this_machine_s_own_pages_may_ask(client, headers, status):
+    """A page elsewhere must not read answers through the browser of who looks at it."""
+    assert client.get("/health", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("body", [r'["good \ud800 film"]', "[NaN]", "[1e999]", "[" * 50 + "]" * 50])
+def test_what_no_json_can_hold_is_refused_like_the_rest(client, body):
+    """The refusal itself has to be JSON."""
+    text = '{"texts": %s}' % body
+    response = client.post("/predict", content=text, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422 and response.json()["detail"][0]["msg"]
+
+
+def test_no_request_reads_a_file_of_this_machine(client, tmp_path):
+    """Only what was uploaded here. Asked behind the page's back, as a program would."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("text\nmy diary\n")
+    function = next(
+        one["id"] for one in client.get("/config").json()["dependencies"] if len(one["inputs"]) == 3
+    )
+    for path in (secret, PROJECT / "demo_reviews" / "test.csv"):
+        named = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        question = {"fn_index": function, "data": [named, "text", ""], "session_hash": "s"}
+        assert client.post("/gradio_api/queue/join", json=question).status_code == 200
+        seen = ""
+        with client.stream("GET", "/gradio_api/queue/data?session_hash=s") as lines:
+            for line in lines.iter_lines():
+                seen += line
+                if "process_completed" in line or "close_stream" in line:
+                    break
+        assert '"success":false' in seen.replace(" ", "") and "diary" not in seen
+        assert "predictions.csv" not in seen
 
 
 def test_it_says_how_it_is_and_what_it_can(client):

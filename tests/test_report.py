@@ -1,6 +1,7 @@
 """Chapter 9 and its appendices: figures about certainty, and the page that shows them."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -104,6 +105,10 @@ def page(rehearsed, tmp_path_factory):
     columns = found["logits"], found["labels"].tolist(), found["lengths"].tolist(), texts
     how = {"subset": None, "windows": False, "precision": "fp32"}
     keep_answers(other, "test", *columns, how)
+    # Else it would be said, rightly, that the two have read different reviews.
+    kept = json.loads((other / "answers-test.json").read_text())
+    kept["reviews"] = read_answers(root / "one", "test")["reviews"]
+    (other / "answers-test.json").write_text(json.dumps(kept))
     run_script("baseline.py", "--data", PROJECT / "demo_reviews", "--results", root / "floor.json")
     words = ["--baseline", root / "floor.json", "--out", root / "page.html", "--mistakes", "2"]
     done = run_script("report.py", root / "one", other, *words)
@@ -161,7 +166,7 @@ def test_the_page_fits_a_phone_and_a_screen(page, browser, width, scheme):
     [
         (["nowhere"], "there is no such folder"),
         (["--mistakes", "21"], "--mistakes 21: has to be from 0 to 20"),
-        (["MODEL", "--baseline", "README.md"], "is no file of baseline.py"),
+        (["MODEL", "--baseline", "README.md"], "holds no figures of --results"),
         (["MODEL", "--baseline", "results/baseline-imdb.json"], "is about other data"),
         (["MODEL", "--out", "tests"], "cannot be written"),
     ],
@@ -172,6 +177,80 @@ def test_bad_input_gets_one_line(rehearsed, words, complaint):
     done = run_script("report.py", *words)
     assert done.returncode == 2 and complaint in done.stderr
     assert done.stderr.count("\n") == 1 and not (PROJECT / "report.html").exists()
+
+
+DAMAGE = {
+    "answers-test.json": [
+        ("logits", [[float("nan"), 0.0]]),
+        ("logits", [1.0, 2.0]),
+        ("logits", [[1.0]]),
+        ("logits", [[1.0, 2.0, 3.0]]),
+        ("labels", [0.5]),
+        ("labels", [2]),
+        ("labels", [True]),
+        ("lengths", [0]),
+        ("lengths", [3, 4]),
+        ("mistakes", {"7": "a text"}),
+        ("mistakes", ["a text"]),
+        ("windows", None),
+        ("reviews", 5),
+    ],
+    "run.json": [("history", [{}]), ("results", {}), ("device", 3), ("versions", []), ("notes", 1)],
+    "history.jsonl": [
+        "null",
+        "{}",
+        '{"step": 1, "loss": NaN}',
+        '{"step": "x", "loss": 1}',
+        "[" * 9999,
+    ],
+    "floor.json": [
+        ("test", {"correct": 3, "n": 0}),
+        ("test", {"correct": True, "n": 1}),
+        ("test", 5),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, damage", [(name, damage) for name, kinds in DAMAGE.items() for damage in kinds], ids=str
+)
+def test_damaged_files_are_named_in_one_line(rehearsed, tmp_path, name, damage):
+    """Whatever a file holds: no traceback, and no page of nonsense."""
+    folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    how = {"subset": None, "windows": False, "precision": "fp32"}
+    (folder / "answers-test.json").unlink()
+    keep_answers(folder, "test", torch.tensor([[1.0, 0.0]]), [0], [5], ["a film"], how)
+    run = json.loads((folder / "run.json").read_text())
+    floor = {"test": {"correct": 1, "n": 2}, "data_fingerprint": run["data_fingerprint"]}
+    (folder / "floor.json").write_text(json.dumps(floor))
+    words = ("report.py", folder, "--baseline", folder / "floor.json", "--mistakes", "1")
+    words += ("--out", tmp_path / "page.html")
+    assert run_script(*words).returncode == 0
+    (tmp_path / "page.html").unlink()
+    if isinstance(damage, str):
+        (folder / name).write_text(damage + "\n")
+    else:
+        found = json.loads((folder / name).read_text())
+        if damage == ("windows", None):
+            del found["windows"]
+        else:
+            found[damage[0]] = damage[1]
+        (folder / name).write_text(json.dumps(found))
+    done = run_script(*words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert name.partition("-")[0] in done.stderr and not (tmp_path / "page.html").exists()
+
+
+def test_a_device_and_a_file_that_is_read_are_not_written_to(rehearsed, tmp_path):
+    """To rename over /dev/null would take it away from every other program."""
+    floor = tmp_path / "floor.json"
+    floor.write_text("{}")
+    device = tmp_path / "pipe"
+    os.mkfifo(device)
+    for out in (device, floor):
+        done = run_script("report.py", rehearsed[0], "--baseline", floor, "--out", out)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert device.is_fifo() and floor.read_text() == "{}"
 
 
 def test_without_matplotlib_it_says_what_to_install(rehearsed, monkeypatch):

@@ -27,7 +27,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
     assert first.returncode == 0, first.stderr
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*.json")}
     other = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--lr", "1e-9", **options)
-    assert other.returncode == 2 and "other options" in other.stderr
+    assert other.returncode == 2 and "was made with --lr" in other.stderr
     done = run_script("sweep.py", *WORDS, **options)
     assert done.returncode == 0, done.stderr
     assert len(made) == 4 and done.stdout.count("$ python finetune.py") == 2
@@ -38,16 +38,33 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
             for seed in (1, 2)
         ]
         shares = [one["evaluated"]["figures"]["accuracy"] for one in found]
-        row = re.search(rf"truncation={value} +(\S+) +(\S+) +2 +(\S+)", done.stdout)
-        assert row[1] == f"{mean(shares):.2%}" and row[2] == f"{stdev(shares):.2%}"
+        row = re.search(rf"^truncation={value} .*", done.stdout, re.M)[0].split()[1:]
+        assert row[1:3] == [f"{mean(shares):.2%}", f"{stdev(shares):.2%}"] and row[-1] == "2"
+        held_out = [one["run"]["results"]["validation"]["accuracy"] for one in found]
+        assert row[0] == f"{mean(held_out):.2%}"
         assert [one["run"]["arguments"]["truncation"] for one in found] == [value] * 2
 
 
-@pytest.mark.parametrize("words", [["seed"], ["seed=1,"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed"],
+        ["seed=1,"],
+        ["seed=1,1"],
+        ["seed=1", "seed=2"],
+        [],
+        ["lr=1,x"],
+        ["out=a"],
+        ["seed=1", "--test", "0"],
+        ["seed=1", "--", "--sanity"],
+        ["seed=1", "--", "--batch-size", "0"],
+    ],
+)
 def test_what_is_no_setting_gets_one_line(words, tmp_path):
     """Before anything is trained."""
-    done = run_script("sweep.py", *words, "--folder", tmp_path / "s")
+    done = run_script("sweep.py", "--folder", tmp_path / "s", *words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_run_that_fails_ends_the_sweep_with_its_exit_code(tmp_path):

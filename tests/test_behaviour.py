@@ -1,5 +1,7 @@
 """Appendix Q: sentences in families, and pairs that differ in little."""
 
+import json
+
 import pytest
 from conftest import run_script
 
@@ -53,7 +55,11 @@ def test_a_pair_counts_when_both_are_right(tmp_path, capsys):
 def test_evaluate_py_asks_both(rehearsed, tmp_path):
     """On a saved model; a missing file is one line."""
     words = ("evaluate.py", "--model", rehearsed[0])
-    done = run_script(*words, "--behaviour")
+    results = tmp_path / "families.json"
+    done = run_script(*words, "--behaviour", "--results", results)
     assert done.returncode == 0 and "sarcasm" in done.stdout, done.stderr
+    families = json.loads(results.read_text())["families"]
+    right, n = (sum(row[key] for row in families.values()) for key in ("right", "n"))
+    assert f"{right:>3} of {n}" in done.stdout.splitlines()[-1] and n == 61
     done = run_script(*words, "--pairs", tmp_path / "no.tsv")
     assert done.returncode == 2 and "not a file" in done.stderr

@@ -46,8 +46,10 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     write(tmp_path / "a.csv", better)
     write(tmp_path / "b.csv", rows)
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    done = run_script("evaluate.py", "--compare", *files)
+    done = run_script("evaluate.py", "--compare", *files, "--results", tmp_path / "counts.json")
     assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert counts == {"n": 40, "both": 30, "only_a": 10, "only_b": 0}
     assert "a - b: +25.00 points" in done.stdout and "only a right: 10" in done.stdout
     assert f"p = {binomtest(10, 10, 0.5).pvalue:.3g}" in done.stdout
     assert "a is better" in done.stdout and "10 reviews on which they disagree" in done.stdout
@@ -120,6 +122,18 @@ def test_a_text_of_unknown_words_has_no_features_and_an_answer_all_the_same(spli
     classify, *_ = baseline.train_baseline(*splits)
     logits = classify(["zzzz", "", "a brilliant film"])
     assert logits.isfinite().all() and torch.equal(logits[0], logits[1])
+
+
+def test_a_baseline_like_a_model_learns_from_the_same_reviews(rehearsed, tmp_path):
+    """--like saves typing five options again, and getting one of them wrong."""
+    like, typed = tmp_path / "like.json", tmp_path / "typed.json"
+    assert run_script("baseline.py", "--like", rehearsed[0], "--results", like).returncode == 0
+    data = ("--data", PROJECT / "demo_reviews")
+    assert run_script("baseline.py", *data, "--results", typed).returncode == 0
+    one, other = (json.loads(path.read_text()) for path in (like, typed))
+    run = json.loads((rehearsed[0] / "run.json").read_text())
+    assert one["test"] == other["test"]
+    assert one["data_fingerprint"] == run["data_fingerprint"] == other["data_fingerprint"]
 
 
 def test_baseline_py_prints_and_writes_what_evaluate_py_would(tmp_path):

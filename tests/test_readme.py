@@ -7,9 +7,12 @@ written as words are not found.)
 import json
 import re
 import runpy
+import shlex
 
 import pytest
 from conftest import PROJECT
+
+from plan import command_line, parse_arguments
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 TABLES = runpy.run_path(str(PROJECT / "results" / "tables.py"))
@@ -66,3 +69,21 @@ def test_recorded_runs_are_whole_and_name_no_machine():
         assert run["history"] and run["results"]["peak_bytes"] > 0
         assert sum(map(sum, figures["confusion"])) == figures["n"]
         assert not re.search(r'"(/|[A-Z]:)', json.dumps(one)), path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--epochs 3 --subset 2000",
+        "--lr 2e-05 --truncation tail --head-epochs 2 --train-layers 3 --dropout 0.0",
+        "--demo --epochs 2 --seed 7 --precision fp32",
+        "--data 'a file.csv' --text-column 'the text' --patience 1",
+    ],
+)
+def test_the_command_beside_a_row_repeats_the_run(words):
+    """It is made from run.json's arguments; typed again, it gives the same ones."""
+    args = vars(parse_arguments("", shlex.split(words)))
+    command = shlex.split(command_line(args))
+    assert command[:2] == ["python", "finetune.py"]
+    assert vars(parse_arguments("", command[2:])) == args
+    assert len(command) - 2 == len(shlex.split(words)), "nothing that is the default anyway"

@@ -47,7 +47,7 @@ def load(folder, device):
         return waiting
 
     def explain_one(review):
-        return explain(model, tokenizer, collate, review, arguments, device, both=False)
+        return explain(model, tokenizer, collate, review, arguments, device, quick=True)
 
     asked = SimpleNamespace(
         classify=in_turn(classify),

@@ -30,6 +30,7 @@ from errors import UserError, make_parser, plain, run_command
 
 from api import FILE, THIS_MACHINE, check_review, guard, load, make_api
 from dataset import clean
+from explain import gap_in_words
 from model import choose_hardware
 from page import WORD_COLORS, color_words, table, text
 from rows import count_rows, predict_chunks, write_predictions
@@ -73,7 +74,7 @@ def make_page(asked, run, folder):
         note = f"Green speaks for {run['labels'][found['target']]}, red and underlined against it."
         if length > most:
             note += f" Only {most:,} of its {length:,} tokens were read for this ({how})."
-        words = color_words(found["words"], found["shares"])
+        words, note = color_words(found["words"], found["shares"]), f"{note} {gap_in_words(found)}"
         yield shown, f"{words}<p>{text(note)}</p>", show_windows(review) if length > most else ""
 
     def show_windows(review):

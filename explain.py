@@ -100,10 +100,11 @@ def integrate_gradients(function, start, end, steps=64, at_once=16):
 STEPS = (32, 64, 128, 256, 512)  # from one to the next until the gap is under half a percent
 
 
-def follow_gradients(model, input_ids, word_of, target, pad_token_id, device):
+def follow_gradients(model, input_ids, word_of, target, pad_token_id, device, tries=STEPS):
     """({word number: its share in the margin of `target`}, gap, margin without words).
 
-    The start is the same text with every word's vector replaced by that of [PAD].
+    The start is the same text with every word's vector replaced by that of [PAD]. tries: numbers of
+    steps, until the gap is small enough.
     """
     ids = torch.tensor(input_ids, device=device)  # [T]
     is_word = torch.tensor([owner is not None for owner in word_of], device=device)  # [T]
@@ -116,7 +117,7 @@ def follow_gradients(model, input_ids, word_of, target, pad_token_id, device):
         logits = model(inputs_embeds=embeddings, attention_mask=mask).logits
         return margin(logits.float(), target)
 
-    for steps in STEPS:
+    for steps in tries:
         shares, gap = integrate_gradients(function, start, end, steps)
         if abs(gap) <= 0.005 * abs(shares.sum().item() + gap):
             break
@@ -130,12 +131,12 @@ def follow_gradients(model, input_ids, word_of, target, pad_token_id, device):
     return found, gap, empty
 
 
-def explain(model, tokenizer, collate, text, arguments, device, both=True):
+def explain(model, tokenizer, collate, text, arguments, device, quick=False):
     """All about one text, as a dict: "words", "left_out", "shares", "gap", "from", "to", "target".
 
     arguments: of the run: max_length, truncation. left_out and shares: {word number: share}; words
     that were cut away are in neither. "from" and "to": the margin without words, and with all.
-    both: without it no words are left out one by one, which takes longest in a long text.
+    quick: no words are left out one by one, and few steps are tried: for a page that must not wait.
     """
     words, input_ids, word_of = encode_words(
         text, tokenizer, arguments["max_length"], arguments["truncation"]
@@ -143,14 +144,18 @@ def explain(model, tokenizer, collate, text, arguments, device, both=True):
     logits = predict_logits(model, make_examples([input_ids], [0]), collate, device)  # [1, C]
     target = logits.argmax(dim=-1).item()
     model.eval()
+    tries = STEPS[:2] if quick else STEPS
     shares, gap, empty = follow_gradients(
-        model, input_ids, word_of, target, tokenizer.pad_token_id, device
+        model, input_ids, word_of, target, tokenizer.pad_token_id, device, tries
     )
+    left_out = {}
+    if not quick:
+        left_out = leave_out(model, collate, input_ids, word_of, target, device)
     return {
         "words": words,
         "target": target,
         "score": logits.softmax(dim=-1)[0, target].item(),
-        "left_out": leave_out(model, collate, input_ids, word_of, target, device) if both else {},
+        "left_out": left_out,
         "shares": shares,
         "gap": gap,
         "from": empty,
@@ -159,6 +164,12 @@ def explain(model, tokenizer, collate, text, arguments, device, both=True):
 
 
 # ------------------------------------------------------------------------------ 4. show
+def gap_in_words(found):
+    """How much of the decision the gradients' shares leave unexplained."""
+    moved = found["to"] - found["from"]
+    return f"The words' shares leave {abs(found['gap']):.3f} of {abs(moved):.2f} unexplained."
+
+
 def paint(words, shares, colored):
     """The text, each word marked by its share: in color, or with up to three signs behind it."""
     level, pieces = levels(shares), []

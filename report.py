@@ -25,7 +25,7 @@ from checkpoint import load_model, read_run
 from compare import difference_interval, mcnemar
 from dataset import make_collate
 from evaluate import score, wilson_interval
-from explain import explain
+from explain import explain, gap_in_words
 from folder import check_target, read_json, write_whole
 from history import read_history
 from model import choose_hardware
@@ -81,11 +81,12 @@ def show_mistakes(found, count):
     collate, items = make_collate(tokenizer.pad_token_id), []
     for row in tqdm(rows[:count], desc="explaining mistakes", unit=" reviews", leave=False):
         review = test["mistakes"][row]
-        why = explain(model, tokenizer, collate, review, run["arguments"], device, both=False)
+        why = explain(model, tokenizer, collate, review, run["arguments"], device, quick=True)
         answer, truth = names[predicted[row]], names[test["labels"][row]]
         items.append(
             f"<li>{text(answer)} {scores[row]:.3f}, but is <strong>{text(truth)}</strong>"
-            f"{color_words(why['words'], why['shares'])}</li>"
+            f"{color_words(why['words'], why['shares'])}"
+            f'<p class="note">{text(gap_in_words(why))}</p></li>'
         )
     return f"<ol>{''.join(items)}</ol>"
 

@@ -32,7 +32,8 @@ th,td{text-align:right;padding:.25em .5em;border-bottom:1px solid var(--faint)}
 th,td{overflow-wrap:normal}th:first-child,td:first-child{text-align:left}
 .facts td{text-align:left;vertical-align:top;overflow-wrap:anywhere}
 .facts td:first-child{white-space:nowrap}.scroll{overflow-x:auto}
-.words span{border-radius:3px;padding:1px 2px}li{margin:.8em 0}ol{padding-left:1.4em}
+.words span{border-radius:3px;padding:1px 2px;print-color-adjust:exact}
+li{margin:.8em 0}ol{padding-left:1.4em}
 """
 
 # The classes of words: "f" for the answer, "a" against it, the more the stronger. Those against are

@@ -42,18 +42,13 @@ def save_predictions(path, rows):
 
 
 def save_results(path, run, evaluated):
-    """Write how a model was made (run.json, without the loss of every step) and how it did."""
-    history = [
-        {key: value for key, value in record.items() if key != "step_losses"}
-        for record in run["history"]
-    ]
+    """Write how a model was made (run.json) and how it did."""
     # Whoever reads it elsewhere has other folders: paths are written as seen from here.
     arguments = {
         name: os.path.relpath(value) if isinstance(value, str) and os.path.isabs(value) else value
         for name, value in run["arguments"].items()
     }
-    run = run | {"history": history, "arguments": arguments}
-    record = {"run": run, "evaluated": evaluated}
+    record = {"run": run | {"arguments": arguments}, "evaluated": evaluated}
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 

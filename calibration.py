@@ -93,6 +93,17 @@ def fit_temperature(logits, labels):
     return 1 / middle
 
 
+def temperature_for(test, held_out):
+    """fit_temperature() on validation, for the answers to test; both of read_answers(), or None.
+
+    None without validation, or where one was read in windows and the other was cut: what makes the
+    one too sure says nothing about the other.
+    """
+    if held_out is None or held_out["windows"] != test["windows"]:
+        return None
+    return fit_temperature(held_out["logits"], held_out["labels"])
+
+
 # ------------------------------------------------------------------------------ use it
 def coverage(logits, labels, points=50):
     """[(share, accuracy), ...]: if only the surest `share` of all answers were given.
@@ -129,11 +140,12 @@ def main():
         span = f"{one['low']:.2f}-{one['high']:.2f}"
         print(f"{span:>12} {one['n']:>8,} {one['sure']:>7.1%} {one['right']:>7.1%}")
     print(f"\nexpected calibration error {calibration_error(found):.4f}")
-    temperature = fit_temperature(held_out["logits"], held_out["labels"])
+    temperature = temperature_for(test, held_out)
     if temperature is not None:
         found = reliability(test["logits"] / temperature, test["labels"])
         print(f"with temperature           {calibration_error(found):.4f}")
-        print(f"(logits divided by {temperature:.3f}, as fitted on validation)\n")
+        print(f"(logits divided by {temperature:.3f}, as fitted on validation)")
+    print()
     for share, accuracy in coverage(test["logits"], test["labels"], 10)[::-1]:
         print(f"the surest {share:4.0%}: {accuracy:.2%} right")
 

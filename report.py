@@ -20,7 +20,7 @@ from tqdm import tqdm
 import charts
 from answers import read_answers, read_figures, surest_mistakes
 from attention import choose_attention
-from calibration import answers_of, calibration_error, coverage, fit_temperature, reliability
+from calibration import answers_of, calibration_error, coverage, reliability, temperature_for
 from checkpoint import load_model, read_run
 from compare import difference_interval, mcnemar
 from dataset import make_collate
@@ -48,9 +48,7 @@ def read_all(folder):
     for answers in filter(None, (test, held_out)):
         if answers["logits"].shape[1] != len(run["labels"]):
             raise UserError(f"{folder}: answers-*.json has not as many classes as run.json")
-    # A temperature for windows says nothing about cut reviews.
-    alike = held_out and held_out["windows"] == test["windows"]
-    temperature = alike and fit_temperature(held_out["logits"], held_out["labels"])
+    temperature = temperature_for(test, held_out)
     before = reliability(logits, labels)
     after = reliability(logits / temperature, labels) if temperature else None
     return {

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 from answers import read_figures
 from errors import UserError, make_parser, run_command
-from folder import is_begun, is_done, read_json
+from folder import is_begun, is_done
 from plan import check_fresh, check_made_with, parse_arguments
 
 
@@ -33,14 +33,14 @@ def run(*words):
 
 def run_once(folder, words, test):
     """Train, evaluate and count words, unless that is done. Returns three accuracies."""
-    results, floor = Path(f"{folder}.json"), Path(f"{folder}-baseline.json")
+    some = ["--subset", str(test)] if test else []
+    results, floor = Path(f"{folder}{''.join(some)}.json"), Path(f"{folder}-baseline.json")
     if is_begun(folder):
         run("finetune.py", "--resume", folder)
     elif not is_done(folder):
         run("finetune.py", *words, "--out", folder)
     check_made_with(parse_arguments("", words), folder)
-    if not results.exists() or read_json(results)["evaluated"]["subset"] != test:
-        some = ["--subset", test] if test else []
+    if not results.exists():
         run("evaluate.py", "--model", folder, *some, "--results", results)
     if not floor.exists():
         run("baseline.py", "--like", folder, "--results", floor)

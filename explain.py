@@ -199,7 +199,8 @@ def print_explanation(found, name, colored):
 
 def write_page(rows):
     """A page that needs nothing else. rows: [(label, score, found of explain()), ...]."""
-    parts = ["<p>Green speaks for the answer, red and underlined against it; point at a word.</p>"]
+    about = "<p>Green speaks for the answer, red and underlined against it; point at a word.</p>"
+    parts = []
     for label, score, found in rows:
         parts.append(
             card(
@@ -211,7 +212,7 @@ def write_page(rows):
                 wide=True,
             )
         )
-    return document("Why did it say so?", cards(*parts))
+    return document("Why did it say so?", about, cards(*parts))
 
 
 def main():

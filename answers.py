@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -63,12 +62,12 @@ def keep_answers(folder, split, logits, labels, lengths, texts, how):
     """Write answers-<split>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. lengths: tokens of each whole review, before truncation. how: a dict of what
-    else a reader has to know: subset, windows, precision. Returns whether they were kept.
+    else a reader has to know: subset, windows, precision. Returns a line that says what was done.
     """
     with contextlib.suppress(UserError):  # damaged: write it anew
         before = read_answers(folder, split)
         if before and len(before["labels"]) > len(labels):
-            return False
+            return "answers not kept for report.py: it has those of more reviews"
     reviews = json.dumps([list(texts), list(labels)]).encode()
     record = (
         how
@@ -85,9 +84,8 @@ def keep_answers(folder, split, logits, labels, lengths, texts, how):
     try:
         write_whole(Path(folder, f"answers-{split}.json"), json.dumps(record) + "\n")
     except UserError as error:  # somebody else's folder: no reason to lose the evaluation
-        print(f"(not kept for report.py: {error})", file=sys.stderr)
-        return False
-    return True
+        return f"answers not kept for report.py: {error}"
+    return "answers kept for report.py"
 
 
 def read_answers(folder, split):

@@ -25,7 +25,7 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, plain, run_command
 
 from api import FILE, THIS_MACHINE, check_review, guard, load, make_api

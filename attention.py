@@ -35,12 +35,14 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
     mask = attention_mask[:, None, None, :].bool()  # [B, 1, 1, T], for all heads and all tokens
 
     def linear(name, x):
-        """Each output is a weighted sum of all inputs."""
+        """[B, T, in] to [B, T, out]: each output is a weighted sum of all inputs."""
+        # weight: [out, in], bias: [out]
         return x @ weights[name + ".weight"].T + weights[name + ".bias"]
 
-    def norm(name, x):
-        """Each token's numbers with mean 0 and variance 1; then two learned numbers scale them."""
-        x = x - x.mean(dim=-1, keepdim=True)
+    def layer_norm(name, x):
+        """Each token's W numbers with mean 0 and variance 1; then W learned factors and shifts."""
+        x = x - x.mean(dim=-1, keepdim=True)  # [B, T, W]
+        # 1e-12, or W equal numbers would be divided by 0.
         x = x / (x.square().mean(dim=-1, keepdim=True) + 1e-12).sqrt()
         return x * weights[name + ".weight"] + weights[name + ".bias"]
 
@@ -50,31 +52,34 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
 
     # A vector for "I am this word" plus a vector for "I am the 5th token".
     words = weights["distilbert.embeddings.word_embeddings.weight"][input_ids]  # [B, T, W]
-    places = weights["distilbert.embeddings.position_embeddings.weight"]
-    hidden = norm("distilbert.embeddings.LayerNorm", words + places[: input_ids.shape[1]])
+    places = weights["distilbert.embeddings.position_embeddings.weight"]  # [512, W]
+    hidden = layer_norm("distilbert.embeddings.LayerNorm", words + places[: input_ids.shape[1]])
     show("embeddings", hidden)
 
     looks = []
     for number in range(config.n_layers):
         layer = f"distilbert.transformer.layer.{number}."
         # Attention: every token asks a query of every other's key; where they fit, it takes more of
-        # the other's value. Divided by the root of D, or longer vectors would always fit better.
+        # the other's value. Divided by the root of D, because sums of more numbers are larger.
         query, key, value = (
             heads(linear(f"{layer}attention.{part}_lin", hidden)) for part in "qkv"
         )  # [B, H, T, D] each
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # [B, H, T, T]
         scores = scores.masked_fill(~mask, -torch.inf)  # padding: the exponential is exactly 0
-        powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+        # The largest is subtracted, which changes no quotient and keeps the exponential finite.
+        powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()  # [B, H, T, T]
         looks.append(powers / powers.sum(dim=-1, keepdim=True))  # softmax: each row's sum is 1
         mixture = (looks[-1] @ value).transpose(1, 2).flatten(2)  # [B, T, W]
         # Plus what was there before: a layer adds to its input and need not invent it anew.
-        hidden = norm(
+        hidden = layer_norm(
             layer + "sa_layer_norm", hidden + linear(layer + "attention.out_lin", mixture)
-        )
+        )  # [B, T, W]
         # Feed-forward: four times as wide, bent, and back. Each token for itself.
         wide = linear(layer + "ffn.lin1", hidden)  # [B, T, 4 W]
         wide = wide * (1 + (wide / 2**0.5).erf()) / 2  # GELU: negative numbers fade to 0
-        hidden = norm(layer + "output_layer_norm", hidden + linear(layer + "ffn.lin2", wide))
+        hidden = layer_norm(
+            layer + "output_layer_norm", hidden + linear(layer + "ffn.lin2", wide)
+        )  # [B, T, W]
         show(f"encoder layer {number + 1}", hidden)  # [B, T, W]
 
     first = linear("pre_classifier", hidden[:, 0]).clamp(min=0)  # [B, W], of [CLS] alone
@@ -105,6 +110,7 @@ def choose_attention(model, device, precision):
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
+    # The library looks its attention up by name. This adds one, and the model asks for it.
     AttentionInterface.register("by_hand", attention_by_hand)
     AttentionMaskInterface.register("by_hand", sdpa_mask)  # True where a token may look
     model.set_attn_implementation("by_hand")
@@ -128,7 +134,8 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
         if attention_mask is not None:
             # The lowest number there is, not -inf: a row that may look at nothing would be nan.
             scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
-        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # of each row the sum is 1
+        # The sum of each row is 1. dropout: 0.0 when the model is in eval mode, says the library.
+        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
         mixtures.append(weights @ value[some])  # [b, H, T, D]
     whole = mixtures[0] if len(mixtures) == 1 else torch.cat(mixtures)
     return whole.transpose(1, 2).contiguous(), None
@@ -174,6 +181,7 @@ def main():
             )
             print(f"logits by hand       {ours.tolist()}")
             print(f"largest difference from the library's: {(ours - theirs).abs().max():.1g}")
+        # Only bf16 takes ours; the numbers here stay fp32, so that the two can be compared.
         choose_attention(model, torch.device("cpu"), "bf16")
         fast = model(**batch).logits  # [B, C]
         print(f"and with our fast attention: {(fast - theirs).abs().max():.1g}")

@@ -2,7 +2,7 @@
 
 Teaches   to ask what the large model adds: count words and pairs of neighbouring words, weigh each
           by how much more often it stands in reviews of one class than in the others, and let a
-          logistic regression correct the weights. No layers, no pretraining, a minute of computing.
+          logistic regression correct the weights. No layers, no pretraining, seconds of computing.
 Order     after benchmark.py; it uses splits.py and evaluate.py, so its figures can be compared.
 Run       python baseline.py                                    all of IMDB
           python baseline.py --subset 2000                      the reviews that --subset 2000 draws
@@ -19,7 +19,7 @@ import time
 import warnings
 from collections import Counter
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, run_command
 
 import torch

@@ -189,14 +189,18 @@ def print_pairs(classify, names, path):
 
 def ask_skills(args):
     """evaluate.py --behaviour and --pairs: what the figures of a split do not tell."""
-    from predict import (
-        make_classifier,  # which itself builds on evaluate.py, and that on this file
-    )
+    from predict import make_classifier  # here, because it builds on evaluate.py, which needs us
 
+    for name in ("save", "subset", "data", "text_column", "label_column", "windows"):
+        if getattr(args, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"--behaviour and --pairs read no split: leave out {option}")
     if args.results is not None:
         check_target(args.results, args.model, *[args.pairs] * bool(args.pairs))
-    device, _, _ = choose_hardware(args.device, args.precision)
-    classify, run, _ = make_classifier(args.model, device)
+    # Few texts: in fp32, unless another precision was asked for, so that other tools agree.
+    wanted = "fp32" if args.precision == "auto" else args.precision
+    device, precision, _ = choose_hardware(args.device, wanted)
+    classify, run, _ = make_classifier(args.model, device, precision, args.batch_size)
     record = {"arguments": run["arguments"], "versions": run["versions"]}
     if args.behaviour:
         record["families"] = print_behaviour(classify, run["labels"])

@@ -101,8 +101,8 @@ def train_ours(change, model, tokenizer, texts, labels, tokens):
     return run, precision
 
 
-def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens):
-    """One epoch of transformers' Trainer, from token ids on.
+def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, seed=42):
+    """Transformers' Trainer, from token ids on.
 
     recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
     "best", every flag it has that makes it faster here.
@@ -131,7 +131,8 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens):
         model=model,
         args=TrainingArguments(
             tempfile.mkdtemp(),
-            num_train_epochs=1,
+            num_train_epochs=epochs,
+            seed=seed,
             learning_rate=5e-5,
             use_cpu=device.type == "cpu",
             report_to=[],

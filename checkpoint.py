@@ -104,7 +104,7 @@ def with_cleaning(tokenizer, model_max_length):
         **tokenizer.special_tokens_map,
     )
     steps = [normalizers.Replace(Regex(LINE_BREAK), " ")]
-    # ModernBERT has tokens of white space only. Folding would turn them into "", found everywhere.
+    # ModernBERT has tokens that are white space. Folded, they would be "", which fits everywhere.
     if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
         steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
     own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it

@@ -23,8 +23,8 @@ def layers_of(model):
     """The encoder's layers, lowest first: a list of (reached, [(in, out, trained), ...]).
 
     The pairs are the matrices that each token's vector is multiplied by. reached: whether backward
-    comes by, which stops at the lowest thing that trains. Left out are the embeddings, whose rows
-    are only looked up, and the head, which sees one vector of each review.
+    gets this far down; it stops at the lowest part that trains. Left out are the embeddings, whose
+    rows are only looked up, and the head, which sees one vector of each review.
     """
     matrices = [
         (module.in_features, module.out_features, module.weight.requires_grad)

@@ -8,7 +8,8 @@ Run       python dataset.py "It isn't good :(" "Loved it"
 Expect    every step for your own sentences: text, tokens, ids, what truncation cuts, and the padded
           batch with its mask drawn as a grid.
 Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in a
-          split, C classes. [B, T] is a table of B rows and T columns.
+          split, C classes; W numbers to a token, in H heads of D each. [B, T] is a table (a
+          tensor) of B rows and T columns, [] a single number.
 Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved it"
              [CLS]      it     isn       '       t    good       :       (   [SEP]
                  2     214     213       6      45     196      23       7       3
@@ -23,11 +24,13 @@ import random
 import re
 import unicodedata
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, run_command
 
 import torch
 from tqdm import tqdm
+
+from model import load_tokenizer  # the next chapter but one; nothing else of it is needed here
 
 TRUNCATIONS = ("head", "tail", "head+tail")
 LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; checkpoint.py saves it with the tokenizer
@@ -191,10 +194,6 @@ def main():
         raise UserError("a text is empty: give it some words")
     if args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: has to be 3 or more, [CLS] token [SEP]")
-    from model import (
-        load_tokenizer,  # the next chapter but one, which itself builds on this one
-    )
-
     tokenizer = load_tokenizer(args.model)
     for text in texts:
         show_tokens(text, tokenizer, args.max_length, args.truncation)

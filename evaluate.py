@@ -24,7 +24,7 @@ import math
 import time
 from statistics import NormalDist
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, out_of_memory, plain, run_command
 
 import torch
@@ -146,7 +146,9 @@ def warnings_for(figures):
         )
     a = figures["accuracy"]
     for name, one in figures["per_class"].items():
-        # With two classes that means: no review of the other class was ever recognised.
+        # With two classes that means: no review of the other class was ever recognised. All an
+        # right answers are then of this class and all (1-a)n errors touch it, so that its F1 is
+        # 2an / (2an + (1-a)n).
         same = math.isclose(one["f1"], 2 * a / (1 + a))
         if len(figures["per_class"]) == 2 and 0 < a < 1 and same:
             found.append(
@@ -314,8 +316,8 @@ def main():
     if parallel.rank() == 0:
         how = {"subset": args.subset, "windows": args.windows, "precision": precision}
         if args.data is args.text_column is args.label_column is None:
-            kept = keep_answers(args.model, args.split, logits, labels, lengths, texts, how)
-            print(f"\n{'kept' if kept else 'not kept, there are more'}: answers for report.py")
+            columns = logits, labels, lengths, texts
+            print(f"\n{keep_answers(args.model, args.split, *columns, how)}")
         if args.save:
             scores, predicted = logits.softmax(dim=-1).max(dim=-1)
             names = run["labels"]

@@ -23,6 +23,7 @@ import torch
 from dataset import clean, make_examples, special_ids, truncate
 from errors import make_parser, plain, run_command
 from evaluate import predict_logits
+from model import load_tokenizer
 from page import card, cards, color_words, document, levels
 
 
@@ -220,8 +221,6 @@ def main():
     parser.add_argument("text", help="a sentence of your own")
     parser.add_argument("--model", default="distilbert-base-uncased", help="whose tokenizer to use")
     args = parser.parse_args()
-    from model import load_tokenizer
-
     words, input_ids, word_of = encode_words(args.text, load_tokenizer(args.model), 256, "head")
     for number, word in enumerate(words):
         print(

@@ -17,13 +17,15 @@ import signal
 import sys
 import time
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, out_of_memory, run_command
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+# Chapters and appendices. To read train(), only dataset, model, optimizer and attention matter;
+# the others keep books, and can wait.
 import cost
 import demo
 import parallel
@@ -112,7 +114,8 @@ def train(
         phase_steps = last_step - first_step
         warmup = int(args.warmup * phase_steps)
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
-        # The model itself, or torchrun's many as one: anew, because it notes what trains.
+        # The model itself; under torchrun a wrapper that joins the processes' gradients, made anew
+        # because it remembers which parameters train.
         shared = parallel.wrap(model)
         unread, rates = [], []  # of the steps since the last look: losses and norms, learning rates
         started = time.perf_counter() - position["seconds"]
@@ -129,7 +132,7 @@ def train(
             for start in range(position["batch"], len(batches), args.accumulate):
                 window = batches[start : start + args.accumulate]
                 reviews = sum(len(rows) for rows in window)
-                window_loss = torch.zeros((), device=device)
+                window_loss = torch.zeros((), device=device)  # []
 
                 for rows in window:
                     mine = parallel.share(rows)
@@ -137,7 +140,7 @@ def train(
                     # a small batch is empty: it computes a review and counts it 0 times.
                     batch = collate([examples[i] for i in mine or rows[:1]])
                     # With torchrun the processes add up their gradients once in a window, in the
-                    # backward pass of its last micro-batch. (Alone, nobody reads this.)
+                    # backward pass of its last micro-batch. (Alone, this changes nothing.)
                     shared.require_backward_grad_sync = rows is window[-1]
                     input_ids = batch["input_ids"].to(device)  # [B, T]
                     attention_mask = batch["attention_mask"].to(device)  # [B, T]
@@ -152,16 +155,18 @@ def train(
                     #    0 when sure and right, ln 2 = 0.69 for a coin toss between two. Its sum is
                     #    divided by the reviews in the WINDOW. Then the gradients of the
                     #    micro-batches add up to that of one large batch of the same reviews,
-                    #    exactly. Dividing each micro-batch's mean by `accumulate` would give the
-                    #    reviews of an incomplete one too much weight, and be wrong altogether in a
-                    #    window of fewer micro-batches.
+                    #    exactly. The usual mean of each micro-batch, divided by `accumulate`, is
+                    #    wrong at ragged ends: in a window of 8 + 8 + 8 + 6 each of the 6 would
+                    #    count a third more, and a window of one micro-batch a quarter.
                     if precision != "fp32":
                         logits = logits.float()  # 16-bit logits: a sum of losses needs more digits
-                    loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews
+                    loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews  # []
                     loss = loss if mine else loss * 0
 
                     # 5. Backward adds this micro-batch's gradients to each weight's .grad, and
-                    #    frees the intermediate results that forward had kept for it.
+                    #    frees the intermediate results that forward had kept for it. Times the
+                    #    number of processes, because the wrapper takes the mean of their gradients,
+                    #    and each holds only its share of the sum.
                     scaler.scale(loss * parallel.world()).backward()
                     window_loss += loss.detach()
 
@@ -169,9 +174,10 @@ def train(
                 #    one is shrunk to args.clip, or one odd window would throw the weights far
                 #    away. Unscale first: under fp16 all is 65,536 times too large until then.
                 scaler.unscale_(optimizer)
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)  # []
 
-                # 7. One step, with the learning rate of this step.
+                # 7. One step. Its rate is a plain function of its number (optimizer.py): nothing to
+                #    save for a resume, nothing that can be out of step.
                 factor = rate_factor(position["step"] - first_step, warmup, phase_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * factor
@@ -186,17 +192,18 @@ def train(
                 optimizer.zero_grad()
 
                 # 9. Look at the loss now and then only: to read one number, a GPU has to finish all
-                #    that it has been given, and then waits for Python to give it more.
-                unread.append(torch.stack([window_loss, norm / parallel.world()]))
+                #    that it has been given, and then waits for Python to give it more. (Every
+                #    process has the same norm, and add_up() below adds them.)
+                unread.append(torch.stack([window_loss, norm / parallel.world()]))  # [2]
                 bar.update(reviews)
                 if foretell and (note := foretell(cost.shapes_of(lengths, window))):
                     bar.write(note)
                 if (
                     position["step"] % LOOK_EVERY == 0
                     or position["batch"] == len(batches)
-                    or signals_seen
+                    or signals_seen  # Ctrl-C has come: yield what there is
                 ):
-                    seen = parallel.add_up(torch.stack(unread)).tolist()
+                    seen = parallel.add_up(torch.stack(unread)).tolist()  # [steps, 2]
                     lines = step_lines(seen, rates, position, precision)
                     position["losses"] += [loss for loss, _ in seen]
                     position["seconds"] = time.perf_counter() - started

@@ -5,7 +5,7 @@ Teaches   how to use a network that may be slow, broken, or not there: ask once,
 Order     before or after sources.py; model.py and sources.py fetch through it.
 Run       python hub.py distilbert-base-uncased
 Expect    whether the hub answers; a model's tokenizer, fetched if it was not in the local cache
-          yet; and where there it is.
+          yet; and where in the cache it lies.
 """
 
 import fnmatch

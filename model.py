@@ -7,9 +7,10 @@ Teaches   which hardware does the work and in which number format; how an encode
           guessed words are thrown away, and new ones that judge are put in their place: the head.
 Order     after splits.py; next is attention.py.
 Run       python model.py "I regret watching this film"
-Expect    your sentence on its way through the model: each stage with the shape that comes out of it
-          and the number of its parameters. The verdict at the end is a guess, because the head is
-          new (unless --model names a folder that finetune.py saved).
+Expect    device and precision, and why; which weights were found and which drawn; your sentence on
+          its way through the model, each stage with the shape that comes out of it and the number
+          of its parameters; and where [CLS] looks in the last layer. The verdict is a guess,
+          because the head is new (unless --model names a folder that finetune.py saved).
 Shows     $ python model.py --model demo/untrained "Loved it"
           stage                                   shape   parameters
           input_ids                              [1, 4]   [CLS] loved it [SEP]
@@ -24,7 +25,7 @@ Shows     $ python model.py --model demo/untrained "Loved it"
 import os
 import platform
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, run_command
 
 import torch
@@ -115,7 +116,7 @@ def autocast(device, precision):
     """The context in which matrix products run in 16 bits, while the weights themselves stay fp32.
 
     What else is rounded differs by device: a GPU keeps softmax, layer norm and losses in fp32, a
-    CPU only losses. So finetune.py computes its loss outside, from logits widened to fp32.
+    CPU only losses. To depend on none of these lists, finetune.py computes its loss outside.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
@@ -196,8 +197,8 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         # A trained head for as many other classes has been loaded: draw a new one. Building the
         # whole model anew and taking its head fits every architecture.
         torch.manual_seed(seed)
-        fresh = type(model)(model.config).state_dict()
-        model.load_state_dict({key: fresh[key] for key in head}, strict=False)
+        fresh = type(model)(model.config).state_dict()  # {name: tensor} of all parameters
+        model.load_state_dict({key: fresh[key] for key in head}, strict=False)  # and no others
         drawn = head
     model.config.problem_type = (
         "single_label_classification"  # what we train it for: one class each
@@ -375,7 +376,7 @@ def main():
     print(f"\n{note}\n")
     walk(model, tokenizer, args.text)
 
-    from attention import look_at, show_looks  # the next chapter, which builds on this one
+    from attention import look_at, show_looks  # here, because it builds on this file
 
     # Beside a longer text, so that there is padding: the mask lets nobody look at it.
     batch, looks = look_at(model, tokenizer, [args.text, args.text + " And so on."])

@@ -78,8 +78,8 @@ def another_ended(number, frame):
 def wrap(model):
     """The model as the loop calls it: each backward pass then ends with the mean of all gradients.
 
-    Of the mean and not of the sum, so the loop multiplies its loss by world(). It sends gradients
-    of the upper layers while those of the lower ones are still computed (Li et al. 2020).
+    The wrapper takes the mean where we want the sum, so the loop multiplies its loss by world().
+    It sends the gradients of upper layers while lower ones are still computed (Li et al. 2020).
     """
     if world() == 1:
         return model

@@ -124,7 +124,7 @@ def parse_arguments(chapter, argv=None):
         default=1,
         metavar="BATCHES",
         help="micro-batches to an optimizer step (default: 1; double it when you halve the batch "
-        "size, and the gradient stays the same)",
+        "size, and as many reviews make a step)",
     )
     group.add_argument(
         "--lr",

@@ -1,7 +1,8 @@
 """Chapter 6: sentences of one's own.
 
-Teaches   inference: the same steps as in training, read from the saved model, and nothing else.
-Order     after evaluate.py; next is benchmark.py.
+Teaches   inference: the same steps as in training, with what the saved model says about them.
+Order     after evaluate.py; next is benchmark.py. make_classifier() is the chapter, and the rest is
+          what a command line needs: files, pipes, a prompt, windows, explanations.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv
           python predict.py < lines.txt              one text a line
@@ -16,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, out_of_memory, plain, run_command
 
 import parallel
@@ -53,8 +54,8 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
             return predict_logits(model, examples, collate, device, precision, batch_size)  # [N, C]
 
     def name_answers(logits):
-        # Softmax makes logits positive, and their sum 1. The largest is the answer; its size tells
-        # how sure the model is, which is not yet how often it is right.
+        # The largest is the answer; its size tells how sure the model is, which is not yet how
+        # often it is right.
         scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
         return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
 
@@ -231,8 +232,8 @@ def main():
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16", "auto"),
-        help="number format (default: fp32 for texts, whose probabilities other tools repeat; auto "
-        "for --file, 16 bits where the hardware has them)",
+        help="number format (default: fp32 for texts, so that other tools give the same "
+        "probabilities; auto for --file, 16 bits where the hardware has them)",
     )
     args = parser.parse_args()
     if args.batch_size is not None and args.batch_size < 1:

@@ -12,7 +12,7 @@ Expect    one file that needs nothing else: no network, no script. Light and dar
           split, after `python evaluate.py`, the figures are surer.
 """
 
-# First, because torch takes seconds to import, and Ctrl-C may come in them.
+# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, run_command
 
 from tqdm import tqdm

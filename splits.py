@@ -116,11 +116,11 @@ def hold_out(splits, role, seed, notes, share=0.1):
     """Move `share` of the train rows to a new split: one contiguous run of rows from each label.
 
     Why a run, and not the usual random rows? IMDB's rows stand in runs: up to 30 reviews of one
-    film, then the next film. Draw at random, and 97 % of the held-out reviews are about a film that
-    is also in train. A rule that is told only which film a review is about, and none of its words,
-    then scores 85 %: such a validation split praises a model for knowing films. A contiguous run
-    holds whole films. Those at its two ends could still be shared, so the rows next to it are left
-    out altogether. One letter a row, the letter being the film:
+    film, then the next film. Draw at random, and nearly all held-out reviews are about a film that
+    is also in train. Who knows the film alone, and no word of the review, can then guess most of
+    them: such a validation split praises a model for knowing films (README, "The ideas", says by
+    how much). A contiguous run holds whole films. Those at its two ends could still be shared, so
+    the rows next to it are left out altogether. One letter a row, the letter being the film:
 
         rows of one label   A A A B B B B C C C D D D D E E E
         role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
@@ -168,10 +168,9 @@ def draw(labels, count, seed, equal):
     equal=False keeps the classes' own shares (for a split whose result must speak for all rows).
 
     Every row gets a key, and the rows with the smallest keys are taken. With 6 negative rows (n)
-    and 3 positive ones (p), to draw 3:
-        equal       n 0 1 2 3 4 5   p 0 1 2       one of each class, then the next: n p n
-        in shares   n .08 .25 .42 ...  p .17 .50 ...   each class spread over 0 to 1: n p n,
-                    and of 6 rows: n p n n p n, two to one, as in the whole
+    and 3 positive ones (p), to draw 6:
+        equal       n 0 1 2 3 4 5            p 0 1 2           n p n p n p, one to one
+        in shares   n .08 .25 .42 .58 ...    p .17 .50 .83     n p n n p n, two to one, as in all
     """
     order = list(range(len(labels)))
     random.Random(seed).shuffle(order)

@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--folder", default="sweep", help="where all of it goes (default: sweep)")
     args, rest = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     vary = {name: values.split(",") for name, _, values in (v.partition("=") for v in args.vary)}
+    # {*v, ""} is no larger than v where a value is missing, or stands there twice.
     if len(vary) < len(args.vary) or any(len({*v, ""}) <= len(v) for v in vary.values()):
         raise UserError("say what to vary as option=value,value, each once: for example seed=42,43")
     rows, settings = {}, itertools.product(*[[f"{o}={v}" for v in vs] for o, vs in vary.items()])

@@ -17,6 +17,7 @@ import torch
 
 from dataset import encode, special_ids
 from errors import UserError, make_parser, run_command
+from model import load_tokenizer
 
 
 def split_windows(length, room):
@@ -71,8 +72,6 @@ def main():
     args = parser.parse_args()
     if args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: has to be 3 or more")
-    from model import load_tokenizer
-
     tokenizer = load_tokenizer(args.model)
     input_ids, _, spans, lengths = encode_windows([args.text], tokenizer, args.max_length)
     print(f"{lengths[0]:,} tokens in {len(spans)} windows of at most {args.max_length}")

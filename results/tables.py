@@ -7,6 +7,7 @@ A test fails when the README says anything else than these files.
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -82,10 +83,32 @@ def command_of(run):
     return command_line(run["run"]["arguments"] | {"seed": 42})
 
 
+def sweep_command(found):
+    """The one command that repeats a row of runs: each seed is trained, tested, counted."""
+    words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
+    options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
+    fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
+    vary = [f"{name}={value}" for name, value in options.items()]
+    seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
+    n = found[0]["evaluated"]["figures"]["n"]
+    test = [] if n == 25_000 else [f"--test {n}"]
+    return " ".join(["python sweep.py", *vary, f"seed={seeds}", *test, "--", *fixed])
+
+
 def accuracies(found):
     """The test accuracies of some runs, from 0 to 1."""
     figures = [one["evaluated"]["figures"] for one in found]
     return [one["correct"] / one["n"] for one in figures]
+
+
+def over_seeds(counts):
+    """The same figure of each seed, in words. counts: list of {"correct", "n"}, one for a seed."""
+    if len(counts) == 1:
+        return f"{measured(counts[0]['correct'], counts[0]['n'])}, 1 seed"
+    sizes = sorted({one["n"] for one in counts})
+    n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    shares = [one["correct"] / one["n"] for one in counts]
+    return f"{spread(shares)} ({len(counts)} seeds, {n} each)"
 
 
 def spread(values):
@@ -151,13 +174,13 @@ def truncation():
     rows = []
     for length in (128, 256):
         for how in ("head", "tail", "head+tail"):
-            for one in runs(f"{length}-{how}"):
-                by_length = one["evaluated"]["by_length"]
-                row = [measured(**by_length[part]) for part in ("whole", "longer")]
-                rows.append([f"`--max-length {length} --truncation {how}`", *row])
-    if not rows:
-        return "(not recorded yet)"
-    header = ["options", "reviews that fit, accuracy (95 % interval, n)", "longer ones, cut"]
+            found = runs(f"{length}-{how}")
+            parts = [
+                [one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")
+            ]
+            cells = [over_seeds(part) for part in parts]
+            rows.append([f"{length}, {how}", *cells, f"`{sweep_command(found)}`"])
+    header = ["tokens, and which", "accuracy of reviews that fit", "of longer ones, cut", "command"]
     return markdown(header, rows)
 
 
@@ -171,12 +194,9 @@ def curve():
             spread([one["test"]["correct"] / one["test"]["n"] for one in floors]) if floors else "-"
         )
         if found := runs(name):
-            n = found[0]["evaluated"]["figures"]["n"]
-            rows.append([f"{size:,}", spread(accuracies(found)), len(found), f"{n:,}", shown])
-    return markdown(
-        ["train reviews", "`finetune.py`: mean, standard deviation", "seeds", "n", "`baseline.py`"],
-        rows,
-    )
+            counts = [one["evaluated"]["figures"] for one in found]
+            rows.append([f"{size:,}", over_seeds(counts), shown, f"`{sweep_command(found)}`"])
+    return markdown(["train reviews", "`finetune.py`", "`baseline.py`", "command for both"], rows)
 
 
 def behaviour():
@@ -244,20 +264,10 @@ def experiments():
     rows = []
     for options, expected, name in EXPERIMENTS:
         found = runs(name)
-        if found:
-            n = found[0]["evaluated"]["figures"]["n"]
-            _, shown, minutes, _ = cells(found)
-            rows.append(
-                [
-                    f"`{options}`",
-                    expected,
-                    f"{shown} ({len(found)} {'seed' if len(found) == 1 else 'seeds'}, n = {n:,})",
-                    minutes,
-                ]
-            )
-        else:
-            rows.append([f"`{options}`", expected, "not recorded yet", ""])
-    return markdown(["add this", "expect", "measured", "minutes"], rows)
+        shown = over_seeds([one["evaluated"]["figures"] for one in found])
+        minutes = cells(found)[2]
+        rows.append([f"`{options}`", expected, shown, minutes, f"`{sweep_command(found)}`"])
+    return markdown(["add this", "expect", "measured", "minutes", "the whole command"], rows)
 
 
 def width():

@@ -63,3 +63,5 @@ def test_evaluate_py_asks_both(rehearsed, tmp_path):
     assert f"{right:>3} of {n}" in done.stdout.splitlines()[-1] and n == 61
     done = run_script(*words, "--pairs", tmp_path / "no.tsv")
     assert done.returncode == 2 and "not a file" in done.stderr
+    done = run_script(*words, "--behaviour", "--save", tmp_path / "all.csv")
+    assert done.returncode == 2 and "leave out --save" in done.stderr

@@ -1,0 +1,46 @@
+"""Transformers' Trainer on the reviews that finetune.py draws: the peer of the README's accuracies.
+
+Run       python results/trainer.py --model sentence-transformers/all-MiniLM-L6-v2 --seed 42
+Expect    a JSON line with its accuracy on the test reviews that `evaluate.py --subset` draws.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmark import train_with_trainer
+from dataset import encode, make_collate, make_examples
+from evaluate import predict_logits, score
+from model import choose_hardware, load_pretrained, load_tokenizer
+from splits import draw, load_splits, take
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--recipe", choices=("seed", "default", "best"), default="default")
+parser.add_argument("--data", default="stanfordnlp/imdb")
+parser.add_argument("--model", default="distilbert-base-uncased")
+for option, value in (("subset", 2000), ("epochs", 3), ("max-length", 256), ("seed", 42)):
+    parser.add_argument(f"--{option}", type=int, default=value)
+parser.add_argument("--test", type=int, default=5000)
+args = parser.parse_args()
+
+splits, names, _, _ = load_splits(args.data, seed=args.seed)
+drawn = {}
+for role, count in (("train", args.subset), ("test", args.test)):
+    rows = draw(splits[role]["labels"], count, args.seed, equal=role == "train")
+    drawn[role] = take(splits[role], rows)
+tokenizer = load_tokenizer(args.model)
+model, _ = load_pretrained(args.model, names, args.seed, attention_dropout=None)
+train, test = drawn["train"], drawn["test"]
+run, precision = train_with_trainer(
+    args.recipe, model, tokenizer, *train.values(), args.max_length, args.epochs, args.seed
+)
+run()
+device = choose_hardware()[0]
+input_ids, _ = encode(test["texts"], tokenizer, args.max_length, "head")  # as Trainer's texts were
+examples, collate = make_examples(input_ids, test["labels"]), make_collate(tokenizer.pad_token_id)
+logits = predict_logits(model.to(device), examples, collate, device, precision, title="testing")
+figures = score(logits, test["labels"], names)
+print(json.dumps(vars(args) | {key: figures[key] for key in ("correct", "n", "accuracy")}))

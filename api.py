@@ -104,6 +104,7 @@ def make_api(asked, run, folder):
         return JSONResponse({"detail": reasons}, 422)
 
     # "def" and not "async def": FastAPI then calls it in a thread, and others are served meanwhile.
+    # (health() is "async def": it takes no time, and all threads may be busy with reviews.)
     @api.post("/predict")
     def predict(question: Question) -> Answer:
         """The label of each text, and the probability that the model gives it."""
@@ -116,7 +117,7 @@ def make_api(asked, run, folder):
         )
 
     @api.get("/health")
-    def health() -> dict[str, str | list[str]]:
+    async def health() -> dict[str, str | list[str]]:
         """Whether the model is there, and its labels."""
         return {"status": "ok", "model": Path(folder).name, "labels": run["labels"]}
 
@@ -151,10 +152,12 @@ def refuse(scope, hosts):
     holds every request to the length that it has announced.
     """
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    names = [headers.get(b"host", ""), urlsplit(headers.get(b"origin", "")).netloc]
+    names = [headers.get(b"host", "")]
+    if b"origin" in headers:  # "null" where a page hides where it comes from
+        names.append(urlsplit(headers[b"origin"]).netloc)
     for name in names if hosts else ():
         host = (urlsplit(f"//{name}").hostname or "").rstrip(".")
-        if host not in hosts and (host or name is names[0]):
+        if host not in hosts:
             return 403, f"this is not {host}"
     most = FILE + 100_000 if scope["path"].startswith("/gradio_api/upload") else BODY
     length = headers.get(b"content-length", "0")

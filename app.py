@@ -31,7 +31,7 @@ from errors import UserError, make_parser, plain, run_command
 from api import FILE, THIS_MACHINE, check_review, guard, load, make_api
 from dataset import clean
 from explain import gap_in_words
-from model import choose_hardware
+from hardware import choose_hardware
 from page import WORD_COLORS, color_words, table, text
 from rows import count_rows, predict_chunks, write_predictions
 
@@ -112,7 +112,11 @@ def make_page(asked, run, folder):
         yield str(out), table(first, answer_columns), f"<p>{said}. The first of them:</p>"
 
     hidden = {"api_visibility": "private"}  # programs have /predict
-    with gradio.Blocks(analytics_enabled=False, title="What does the model say?") as page:
+    with gradio.Blocks(
+        analytics_enabled=False,
+        title="What does the model say?",
+        delete_cache=(600, 3600),  # looks every ten minutes for files that are an hour old
+    ) as page:
         notice = (
             "<p>It has read made-up reviews only: a rehearsal.</p>" if arguments["demo"] else ""
         )
@@ -149,7 +153,8 @@ def to_gradio_errors(handler):
         try:
             yield from handler(*arguments)
         except UserError as error:
-            raise gradio.Error(plain(str(error)), print_exception=False) from error
+            # As text: gradio shows HTML, and the message can quote a stranger's file.
+            raise gradio.Error(text(plain(str(error))), print_exception=False) from error
 
     return handled
 

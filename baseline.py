@@ -29,7 +29,7 @@ from answers import save_predictions
 from checkpoint import read_run
 from evaluate import print_scores, score, wilson_interval
 from folder import check_target, write_whole
-from model import hardware_name
+from hardware import hardware_name
 from splits import load_splits, require_all_classes
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[!?]")  # "isn't" is one word, and "!" has an opinion

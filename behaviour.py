@@ -17,7 +17,7 @@ import json
 
 from errors import UserError, make_parser, plain, run_command
 from folder import check_target, write_whole
-from model import choose_hardware
+from hardware import choose_hardware
 from sources import check_columns, label_index, read_rows
 
 # "+" in front of a positive sentence, "-" of a negative one. One family, one skill.

@@ -34,14 +34,9 @@ from attention import choose_attention
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
+from hardware import autocast, choose_hardware, hardware_name
 from hub import connect_to_hub
-from model import (
-    autocast,
-    choose_hardware,
-    hardware_name,
-    load_pretrained,
-    load_tokenizer,
-)
+from model import load_pretrained, load_tokenizer
 from plan import parse_arguments
 from splits import draw, load_splits, take
 
@@ -209,12 +204,11 @@ def measure(contender, tokens, model_name, rows):
     )
     run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
     warm_up(model, tokenizer, rows["texts"][:16], precision)
-    shapes, real = [], 0
+    shapes, masks = [], []
 
     def look(module, args, kwargs):
-        nonlocal real
         shapes.append(tuple(kwargs["input_ids"].shape))  # (B, T)
-        real += int(kwargs["attention_mask"].sum())
+        masks.append(kwargs["attention_mask"])  # read later: to read makes a GPU wait
 
     watching = model.register_forward_pre_hook(look, with_kwargs=True)
     device = next(model.parameters()).device
@@ -223,6 +217,7 @@ def measure(contender, tokens, model_name, rows):
     cost.finish(device)
     seconds = time.perf_counter() - started
     watching.remove()
+    real = sum(int(mask.sum()) for mask in masks)  # tokens that are no padding
 
     training = predicted is None
     figures = {
@@ -376,7 +371,10 @@ def main():
     path = RESULTS / f"benchmark-{slug}.json"
     if args.only and path.exists():  # what was not measured anew stays as it was
         new = {task["task"]: task for task in result["tasks"]}
-        old = json.loads(path.read_text())["tasks"]
+        before = json.loads(path.read_text())
+        if any(before[key] != result[key] for key in ("model", "precision", "versions")):
+            raise UserError(f"{path} was measured with another model or version: leave out --only")
+        old = before["tasks"]
         result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(result, indent=1) + "\n")

@@ -25,8 +25,9 @@ import torch
 
 from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
-from folder import write_whole
-from model import hardware_name, load_config, max_positions
+from folder import flush_to_disk, write_whole
+from hardware import hardware_name
+from model import load_config, max_positions
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -74,6 +75,8 @@ def save_model(folder, model, tokenizer, run):
         model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
         with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
         write_run(temporary, run)
+        for path in temporary.iterdir():
+            flush_to_disk(path)  # a checkpoint may soon refer to this model
     except Exception as error:  # OSError, and the safetensors library's own for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         reason = " ".join(str(error).split())
@@ -81,6 +84,7 @@ def save_model(folder, model, tokenizer, run):
     (folder / "run.json").unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == "run.json"):
         os.replace(path, folder / path.name)
+    flush_to_disk(folder)
     for left_over in folder.glob(".saving-*"):  # this one, and those of runs that were killed
         shutil.rmtree(left_over, ignore_errors=True)
 

@@ -14,7 +14,7 @@ import json
 import math
 from statistics import NormalDist
 
-from errors import UserError, make_parser, run_command
+from errors import UserError, make_parser, plain, run_command
 from folder import write_whole
 from sources import check_columns, read_rows
 
@@ -34,13 +34,16 @@ def mcnemar(only_a, only_b):
 def difference_interval(only_a, only_b, n, confidence=0.95):
     """(difference of the accuracies, low, high), a minus b, of n reviews that both have read.
 
-    The variance of a paired difference: (a + b - (a - b)^2 / n) / n^2, for a and b reviews that
-    only the one and only the other got right. Reviews on which they agree narrow the interval.
+    The variance of a paired difference is (a + b - (a - b)^2 / n) / n^2, for a and b reviews that
+    only the one and only the other got right: reviews on which they agree narrow the interval. With
+    one more review of each kind first, as Bonett and Price 2012 propose; without it, five against
+    none of a hundred would be certain, and none against none exact.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
-    difference = (only_a - only_b) / n
-    error = math.sqrt(only_a + only_b - (only_a - only_b) ** 2 / n) / n
-    return difference, difference - z * error, difference + z * error
+    a, b, more = only_a + 1, only_b + 1, n + 2
+    error = z * math.sqrt(a + b - (a - b) ** 2 / more) / more
+    center = (a - b) / more
+    return (only_a - only_b) / n, center - error, center + error
 
 
 def read_predictions(path):
@@ -68,26 +71,33 @@ def compare(path_a, path_b, results=None):
             f"{path_a} has {len(rows_a):,} rows and {path_b} {len(rows_b):,}: only the same "
             "reviews in the same order can be compared"
         )
-    both, only_a, only_b, disagree = 0, 0, 0, []
+    both, only_a, only_b, disagree, unanswered = 0, 0, 0, [], 0
     for number, (a, b) in enumerate(zip(rows_a, rows_b), start=1):
         if a[:2] != b[:2]:
             raise UserError(
                 f"row {number} of {path_a} and of {path_b} is not the same review with the same "
                 "label: only the same reviews in the same order can be compared"
             )
+        if not a[2] or not b[2]:  # predict.py's rows with an error: nobody is right about them
+            unanswered += 1
+            continue
         right_a, right_b = a[1] == a[2], b[1] == b[2]
         both += right_a and right_b
         only_a += right_a and not right_b
         only_b += right_b and not right_a
         if a[2] != b[2]:
             disagree.append((a[0], a[1], a[2], b[2]))
-    n = len(rows_a)
+    n = len(rows_a) - unanswered
+    if n == 0:
+        raise UserError(f"{path_a} and {path_b} have no row that both have answered")
     if results is not None:
-        counts = {"n": n, "both": both, "only_a": only_a, "only_b": only_b}
+        counts = {"a": str(path_a), "b": str(path_b), "n": n, "both": both}
+        counts |= {"only_a": only_a, "only_b": only_b}
         write_whole(results, json.dumps(counts, indent=1) + "\n")
     difference, low, high = difference_interval(only_a, only_b, n)
     p = mcnemar(only_a, only_b)
-    print(f"{n:,} reviews\n")
+    left_out = f", {unanswered:,} without an answer left out" if unanswered else ""
+    print(f"{n:,} reviews{left_out}\n")
     print(f"a  {path_a}: accuracy {(both + only_a) / n:.2%}")
     print(f"b  {path_b}: accuracy {(both + only_b) / n:.2%}")
     points = [f"{100 * value:+.2f}" for value in (difference, low, high)]
@@ -97,11 +107,12 @@ def compare(path_a, path_b, results=None):
     if p < 0.05:
         print(f"{'a' if only_a > only_b else 'b'} is better, beyond what chance explains")
     else:
-        print("chance alone explains a difference of this size: more reviews, or no difference")
+        print("chance alone could make such a difference: only more reviews would tell")
     print(
         f"\n{len(disagree):,} reviews on which they disagree" + (", among them" if disagree else "")
     )
     for text, label, a, b in disagree[:: max(1, len(disagree) // 5)][:5]:
+        text = plain(text)
         print(f"  is {label}, a: {a}, b: {b}: {text if len(text) < 200 else text[:197] + '...'}")
 
 

@@ -14,9 +14,11 @@ import time
 import torch
 from torch import nn
 
+import parallel
 from dataset import make_batches
 from errors import make_parser, run_command
-from model import choose_hardware, load_pretrained, set_trainable
+from hardware import choose_hardware
+from model import load_pretrained, set_trainable
 
 
 def layers_of(model):
@@ -31,11 +33,15 @@ def layers_of(model):
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
     ]
-    each = len(matrices) // model.config.num_hidden_layers
+    depth = model.config.num_hidden_layers
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if all(len(layers) != depth for layers in lists):  # ALBERT: one layer, used again and again
+        matrices = matrices * depth
+    each = max(1, len(matrices) // depth)
     reached = any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
     layers = []
-    for start in range(0, len(matrices), each):
-        here = matrices[start : start + each]
+    for number in range(depth):
+        here = matrices[number * each : (number + 1) * each]
         reached = reached or any(trained for _, _, trained in here)
         layers.append((reached, here))
     return layers
@@ -157,6 +163,7 @@ def make_foretell(model, run_flops, device, precision, between=(2, 10)):
         middle = sorted(timed, key=lambda shape: shape[0] * shape[1])[len(timed) // 2 :][:1]
         speed = count_flops(model, timed) / seconds
         limit = count_flops(model, middle) / time_products(model, middle, device, precision)
+        limit *= parallel.world()  # of one process each, and a window is shared among them
         return (
             f"speed      {in_words(speed)}/s, {speed / limit:.0%} of what matrix products alone "
             f"reach here: what is left will take about {duration(run_flops / speed)}"
@@ -181,11 +188,13 @@ def duration(seconds):
 
 
 def peak_bytes(device):
-    """The most memory that was in use: the GPU's, or all of this process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
+    """The most memory that was in use: the GPU's, or all of this process's. None: nobody knows."""
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has no such thing
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024  # Linux counts in KiB
 

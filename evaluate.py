@@ -39,8 +39,8 @@ from checkpoint import load_model, read_run
 from compare import compare
 from dataset import encode, make_collate, make_examples
 from folder import check_target
+from hardware import autocast, choose_hardware, hardware_name, to_device
 from hub import connect_to_hub
-from model import autocast, choose_hardware, hardware_name
 from splits import load_split
 from windows import average, encode_windows
 
@@ -51,10 +51,9 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
 
     Row i belongs to examples[i]. Inside, the longest come first, in batches of like length: little
     padding, and a batch too large for the memory fails at once. title: show a progress bar with it.
-    batch_size: None for what is fast. A GPU wants many reviews to be busy; on a CPU what one layer
-    hands to the next should stay in the cache, and 64 reviews at once were slower than 16.
+    batch_size: None for usual_batch_size().
     """
-    batch_size = batch_size or (16 if device.type == "cpu" else 128)
+    batch_size = batch_size or usual_batch_size(device)
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
     logits = torch.zeros(len(examples), model.config.num_labels)  # [N, C]
     # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
@@ -73,16 +72,22 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
             # With torchrun, each process fills in the rows of its batches and leaves the others 0.
             for start in parallel.share(range(0, len(order), batch_size)):
                 rows = order[start : start + batch_size]
-                batch = collate([examples[i] for i in rows])
+                batch = to_device(collate([examples[i] for i in rows]), device)
                 output = model(
-                    input_ids=batch["input_ids"].to(device),  # [B, T]
-                    attention_mask=batch["attention_mask"].to(device),  # [B, T]
+                    input_ids=batch["input_ids"],  # [B, T]
+                    attention_mask=batch["attention_mask"],  # [B, T]
                 )
                 logits[rows] = output.logits.float().cpu()  # [B, C], back to the order of the data
                 bar.update(len(rows))
     finally:
         model.train(was_training)
     return parallel.add_up(logits)
+
+
+def usual_batch_size(device):
+    """Reviews at once. A GPU wants many, to be busy; on a CPU what one layer hands to the next
+    should stay in the cache, and 64 reviews at once were slower than 16."""
+    return 16 if device.type == "cpu" else 128
 
 
 # ------------------------------------------------------------------------------ 2. count
@@ -229,6 +234,9 @@ def main():
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--subset", type=int, help="reviews to draw (default: the whole split)")
     parser.add_argument(
+        "--draw-seed", type=int, help="draw others (default: from test the same for all models)"
+    )
+    parser.add_argument(
         "--data", help="another file, folder or hub data set (default: the model's own)"
     )
     parser.add_argument("--text-column", help="column of the texts (default: as in training)")
@@ -284,7 +292,13 @@ def main():
     model, tokenizer, run = load_model(args.model, device)
     choose_attention(model, device, precision)
     chosen, notes = load_split(
-        run, args.split, args.data, args.text_column, args.label_column, args.subset
+        run,
+        args.split,
+        args.data,
+        args.text_column,
+        args.label_column,
+        args.subset,
+        args.draw_seed,
     )
     for note in notes:
         print(note)
@@ -301,9 +315,10 @@ def main():
         labels_of = labels
     examples, collate = make_examples(input_ids, labels_of), make_collate(tokenizer.pad_token_id)
     started = time.perf_counter()
-    with out_of_memory(f"try --batch-size {max(1, (args.batch_size or 16) // 2)}"):
+    batch_size = args.batch_size or usual_batch_size(device)
+    with out_of_memory(f"try --batch-size {max(1, batch_size // 2)}"):
         logits = predict_logits(
-            model, examples, collate, device, precision, args.batch_size, "evaluating"
+            model, examples, collate, device, precision, batch_size, "evaluating"
         )
     if args.windows:
         logits = average(logits, owners, len(texts))

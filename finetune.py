@@ -32,7 +32,7 @@ import parallel
 from answers import keep_answers
 from attention import choose_attention
 from banner import print_plan
-from checkpoint import check_tokenizer, describe_run, load_model, save_model, write_run
+from checkpoint import check_tokenizer, describe_run, save_model, write_run
 from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
@@ -46,27 +46,21 @@ from history import (
     write_history,
 )
 from hub import connect_to_hub
-from model import (
-    autocast,
-    choose_hardware,
-    load_pretrained,
-    load_tokenizer,
-    max_positions,
-    set_trainable,
-)
+from hardware import autocast, choose_hardware, to_device
+from model import load_pretrained, load_tokenizer, max_positions, set_trainable
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments
 from resume import (
     check_same,
     find_checkpoint,
-    load_weights,
+    go_on,
     make_keeper,
     put_back,
     signals_seen,
     take_state,
     what_matters,
 )
-from sanity import check_sanity
+from sanity import check_sanity, reload_best
 from splits import load_splits, require_all_classes
 
 LOOK_EVERY = 10  # steps between two looks at the loss
@@ -138,13 +132,15 @@ def train(
                     mine = parallel.share(rows)
                     # All processes have to take part in a sum of gradients, also one whose share of
                     # a small batch is empty: it computes a review and counts it 0 times.
-                    batch = collate([examples[i] for i in mine or rows[:1]])
+                    batch = to_device(collate([examples[i] for i in mine or rows[:1]]), device)
                     # With torchrun the processes add up their gradients once in a window, in the
                     # backward pass of its last micro-batch. (Alone, this changes nothing.)
                     shared.require_backward_grad_sync = rows is window[-1]
-                    input_ids = batch["input_ids"].to(device)  # [B, T]
-                    attention_mask = batch["attention_mask"].to(device)  # [B, T]
-                    labels = batch["labels"].to(device)  # [B]
+                    input_ids, attention_mask = (
+                        batch["input_ids"],
+                        batch["attention_mask"],
+                    )  # [B, T]
+                    labels = batch["labels"]  # [B]
 
                     # 3. Forward. The mask goes along, or the model reads the padding.
                     with autocast(device, precision):
@@ -292,16 +288,7 @@ def fine_tune(args, device, precision, reasons):
     same = what_matters(args, run, examples, model)
     if saved:
         check_same(saved["same"], same, args.out)
-        machine = saved["run"].get("device", {}).get("name")
-        if machine != run["device"]["name"]:
-            print(
-                f"note       the run began on another machine ({machine}), which rounds otherwise"
-            )
-        load_weights(saved, model)
-        run |= {key: saved["run"][key] for key in ("history", "results")}
-        done = saved["position"]["step"] / (steps * args.epochs)
-        flops *= 1 - done
-        print(f"resumed    after step {saved['position']['step']:,}: {done:.0%} is done")
+        flops *= 1 - go_on(saved, run, model, steps * args.epochs)
     elif args.resume:
         print("resumed    from the beginning: the run was stopped before its first checkpoint")
     if args.compile:
@@ -381,25 +368,6 @@ def fine_tune(args, device, precision, reasons):
     print(f'  python predict.py{folder} "I regret watching this film"')
     if args.demo:
         print(demo.NOTICE)
-
-
-def reload_best(args, model, tokenizer, texts, expected, collate, device, precision):
-    """The model of the best epoch, as it was saved. Raises RuntimeError if it is not the same one.
-
-    expected: the logits [8, C] that it gave for these texts in fp32 before it was saved.
-    """
-    if parallel.rank() == 0:
-        model, tokenizer, _ = load_model(args.out, device)
-        choose_attention(model, device, precision)
-    parallel.copy_from_first(model)
-    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
-    examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
-    difference = (predict_logits(model, examples, collate, device) - expected).abs().max().item()
-    # GPUs add up in changing order. "not <=" and not ">", because nan is never larger.
-    if not difference <= (0 if device.type == "cpu" else 1e-4):
-        raise RuntimeError(f"{args.out} is not what was saved: logits differ by {difference}")
-    print(f"reloaded {args.out}: the same logits (largest difference {difference:.1g})")
-    return model
 
 
 if __name__ == "__main__":

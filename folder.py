@@ -38,17 +38,29 @@ OURS = (
 # ------------------------------------------------------------------------------ whole or not there
 def write_whole(path, text):
     """Write a text file so that it is never half there: under another name, and then rename it."""
-    temporary = Path(f"{path}.new")
+    temporary = Path(f"{path}.{os.getpid()}.new")  # two programs may write the same file at once
     try:
         temporary.unlink(missing_ok=True)
         # "x": only if it is not there. A link with this name would lead our writing elsewhere.
         with open(temporary, "x", encoding="utf-8", newline="", errors="replace") as file:
             file.write(text)
+        flush_to_disk(temporary)
         os.replace(temporary, path)  # in one move, whatever happens
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def flush_to_disk(path):
+    """Return when a file, or a folder's list of names, would survive a power cut."""
+    if Path(path).is_dir() and os.name == "nt":
+        return  # Windows has no such call for a folder
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_json(path):
@@ -146,12 +158,17 @@ def claim(folder):
     """Inside this `with`, no other run writes to `folder`. Raises UserError if one does."""
     checkpoints = Path(folder, "checkpoints")
     checkpoints.mkdir(exist_ok=True)
-    with only_writer(checkpoints / ".lock", f"--out {folder}"):
-        try:
-            yield
-        finally:
-            if not is_begun(folder):  # the run is done, or failed before it had begun
-                shutil.rmtree(checkpoints, ignore_errors=True)
+    try:
+        with only_writer(checkpoints / ".lock", f"--out {folder}"):
+            try:
+                yield
+            finally:
+                if not is_begun(folder):  # the run is done, or failed before it had begun
+                    for path in [*checkpoints.glob("[0-9]*"), *checkpoints.glob(".saving-*")]:
+                        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        with contextlib.suppress(OSError):  # not empty: to be resumed, or another run has begun
+            checkpoints.rmdir()
 
 
 def check_free(folder):
@@ -219,8 +236,10 @@ def read_arguments(folder):
 
 def how_to_go_on(folder):
     """The command that continues a run."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    start = "python" if processes == 1 else f"torchrun --nproc_per_node={processes}"
+    processes, here = (int(os.environ.get(n, 1)) for n in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    start = "python" if processes == 1 else f"torchrun --nproc_per_node={here}"
+    if processes > here:  # with the rest of what was typed on each of them
+        start = start.replace("torchrun", f"torchrun --nnodes={processes // here}") + " ..."
     return f"To go on: {start} finetune.py --resume {shlex.quote(str(folder))}"
 
 

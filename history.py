@@ -34,6 +34,11 @@ def step_lines(seen, rates, position, precision):
     rates. position: where the loop stands now. Raises UserError where a loss is no number.
     """
     lines = []
+    if len(seen) >= 10 and not any(math.isfinite(norm) for _, norm in seen):
+        raise UserError(
+            f"no gradient was a number in {len(seen)} steps in a row, up to step "
+            f"{position['step']}, so nothing is learned: --precision fp32"
+        )
     for step, ((loss, norm), rate) in enumerate(zip(seen, rates), position["step"] - len(seen) + 1):
         check_finite(loss, norm, precision, position["epoch"], step)
         norm = norm if math.isfinite(norm) else None  # JSON has no infinity

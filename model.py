@@ -1,16 +1,16 @@
 """Chapter 3: a pretrained encoder with a new head.
 
-Teaches   which hardware does the work and in which number format; how an encoder that has read much
-          text gets a small new head that judges; and which of its parameters training may move.
+Teaches   how an encoder that has read much text gets a small new head that judges; and which of its
+          parameters training may move.
           Pretrained means: for days on end it guessed words that had been hidden in books and in
           Wikipedia. So it knows which words go with which, and nothing of opinions. The layers that
           guessed words are thrown away, and new ones that judge are put in their place: the head.
-Order     after splits.py; next is attention.py.
+Order     after hardware.py; next is attention.py.
 Run       python model.py "I regret watching this film"
-Expect    device and precision, and why; which weights were found and which drawn; your sentence on
-          its way through the model, each stage with the shape that comes out of it and the number
-          of its parameters; and where [CLS] looks in the last layer. The verdict is a guess,
-          because the head is new (unless --model names a folder that finetune.py saved).
+Expect    which weights were found and which drawn; your sentence on its way through the model, each
+          stage with the shape that comes out of it and the number of its parameters; and where
+          [CLS] looks in the last layer. The verdict is a guess, because the head is new (unless
+          --model names a folder that finetune.py saved).
 Shows     $ python model.py --model demo/untrained "Loved it"
           stage                                   shape   parameters
           input_ids                              [1, 4]   [CLS] loved it [SEP]
@@ -23,7 +23,6 @@ Shows     $ python model.py --model demo/untrained "Loved it"
 """
 
 import os
-import platform
 
 # First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
 from errors import UserError, make_parser, run_command
@@ -37,92 +36,7 @@ from hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-# ------------------------------------------------------------------------------ 1. device
-def choose_device(wanted=None):
-    """Return (torch.device, reason). wanted: None for the best there is, or "cpu", "cuda:1", ...
-
-    Raises UserError when the device that was asked for is not there: silently training on the CPU
-    instead would cost the user a day before they notice.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),  # NVIDIA, and AMD under ROCm
-        "mps": torch.backends.mps.is_available(),  # the GPU of a Mac
-        "xpu": torch.xpu.is_available(),  # Intel
-        "cpu": True,
-    }
-    if wanted is None:
-        best = next(name for name, there in present.items() if there)
-        if best == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
-            best = f"cuda:{os.environ['LOCAL_RANK']}"
-        passed_over = [name for name in present if not present[name]]
-        return torch.device(best), f"the best here; not present: {', '.join(passed_over) or 'none'}"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in present:
-        raise UserError(f"--device {wanted}: has to be one of {', '.join(present)}")
-    count = torch.get_device_module(device).device_count() if present[device.type] else 0
-    if (device.index or 0) >= count:
-        there = ", ".join(name for name in present if present[name])
-        raise UserError(f"--device {wanted}: not present on this machine; there is {there}")
-    return device, "as asked with --device"
-
-
-# ------------------------------------------------------------------------------ 2. precision
-def choose_precision(wanted, device):
-    """Return (precision, reason) with precision one of "fp32", "bf16", "fp16". wanted: also "auto".
-
-    fp32 is the reference: 32 bits a number. Both 16-bit formats halve the memory traffic and, on
-    hardware that multiplies them natively, more than double the speed.
-        bf16  keeps fp32's range and drops digits: nothing over- or underflows, so no further care.
-        fp16  keeps more digits but ends at 65,504, and small gradients round to 0: the loss has to
-              be scaled up before backward and the gradients down after it (finetune.py's
-              GradScaler).
-    Where bf16 is emulated it is slower than fp32, so the hardware is asked.
-    """
-    if wanted != "auto":
-        return wanted, "as asked with --precision"
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "this GPU multiplies bf16 natively"
-        return "fp16", "this GPU has no native bf16, so fp16 with a gradient scaler"
-    if device.type == "xpu":
-        return "bf16", "Intel GPUs multiply bf16 natively"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        found = [name for name in ("amx_bf16", "avx512_bf16") if has.get(name)]
-        if found:
-            return "bf16", f"this CPU multiplies bf16 natively ({found[0]})"
-        return "fp32", "this CPU has neither AVX512-BF16 nor AMX"
-    return "fp32", f"the safe choice on {device.type}"
-
-
-def choose_hardware(device=None, precision="auto"):
-    """Both choices. Returns (torch.device, precision, {"device": reason, "precision": reason})."""
-    device, device_reason = choose_device(device)
-    precision, precision_reason = choose_precision(precision, device)
-    return device, precision, {"device": device_reason, "precision": precision_reason}
-
-
-def hardware_name(device):
-    """What the device calls itself."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return (torch.cpu.get_capabilities().get("cpu_name") or platform.machine()).strip()
-
-
-def autocast(device, precision):
-    """The context in which matrix products run in 16 bits, while the weights themselves stay fp32.
-
-    What else is rounded differs by device: a GPU keeps softmax, layer norm and losses in fp32, a
-    CPU only losses. To depend on none of these lists, finetune.py computes its loss outside.
-    """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
-
-# ------------------------------------------------------------------------------ 3. load
+# ------------------------------------------------------------------------------ 1. load
 def load_tokenizer(name):
     """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
 
@@ -255,7 +169,7 @@ def max_positions(model):
     return most if most and most > 0 else 1_000_000
 
 
-# ------------------------------------------------------------------------------ 4. what trains
+# ------------------------------------------------------------------------------ 2. what trains
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 
@@ -367,13 +281,9 @@ def main():
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")
-    device, precision, reasons = choose_hardware()
-    print("finetune.py would use here")
-    print(f"    device     {device}: {reasons['device']}")
-    print(f"    precision  {precision}: {reasons['precision']}")
     model, note = load_pretrained(args.model, None, seed=42)
     tokenizer = load_tokenizer(args.model)
-    print(f"\n{note}\n")
+    print(f"{note}\n")
     walk(model, tokenizer, args.text)
 
     from attention import look_at, show_looks  # here, because it builds on this file

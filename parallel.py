@@ -47,10 +47,9 @@ def join(device):
     if rank() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # errors.py still prints what goes wrong
     signal.signal(signal.SIGTERM, another_ended)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",  # who carries numbers between the processes
+        # Who carries numbers between the processes.
+        {"cuda": "nccl", "xpu": "xccl"}.get(device.type, "gloo"),
         # A process that dies is noticed at once; this is for a machine that falls silent. Nobody
         # may be kept waiting longer than this, for instance while the first one saves.
         timeout=datetime.timedelta(minutes=10),

@@ -24,10 +24,10 @@ import parallel
 from attention import choose_attention
 from checkpoint import load_model
 from dataset import clean, encode, make_collate, make_examples
-from evaluate import predict_logits
+from evaluate import predict_logits, usual_batch_size
 from explain import explain, print_explanation, write_page
 from folder import check_target, write_whole
-from model import choose_hardware
+from hardware import choose_hardware
 from rows import count_rows, file_digest, predict_chunks, write_predictions
 from windows import average, encode_windows
 
@@ -47,10 +47,11 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
     choose_attention(model, device, precision)
     collate = make_collate(tokenizer.pad_token_id)
     arguments, names = run["arguments"], run["labels"]
+    batch_size = batch_size or usual_batch_size(device)
 
     def ask(input_ids):
         examples = make_examples(input_ids, [0] * len(input_ids))  # labels that nobody will look at
-        with out_of_memory(f"use --batch-size {max(1, (batch_size or 16) // 2)}"):
+        with out_of_memory(f"use --batch-size {max(1, batch_size // 2)}"):
             return predict_logits(model, examples, collate, device, precision, batch_size)  # [N, C]
 
     def name_answers(logits):
@@ -163,7 +164,7 @@ def answer_file(args, run, classify, precision):
         "the file": file_digest(args.file),
         "the model": [file_digest(Path(args.model, name)) for name in WEIGHTS_AND_WORDS],
         "the options": [text_column, label_column, precision, args.batch_size, names]
-        + [arguments["max_length"], arguments["truncation"]],
+        + [arguments["max_length"], arguments["truncation"], args.windows],
     }
     try:
         rows, errors = write_predictions(args.out, count, chunks, identity, args.resume)

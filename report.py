@@ -28,7 +28,7 @@ from evaluate import score, wilson_interval
 from explain import explain, gap_in_words
 from folder import check_target, read_json, write_whole
 from history import read_history
-from model import choose_hardware
+from hardware import choose_hardware
 from page import card, cards, color_words, document, table, text
 from plan import command_line
 

@@ -31,15 +31,15 @@ import torch
 
 import parallel
 from errors import UserError, make_parser, run_command
-from folder import how_to_go_on, is_done, read_arguments
+from folder import flush_to_disk, how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
 # Options that may change on --resume: where model and data lie, too, because what they are is
 # compared by fingerprints.
 FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "sanity"}
 # Files whose code can change the result.
-CODE = ("dataset", "sources", "splits", "model", "attention", "optimizer", "finetune", "evaluate")
-CODE += ("history", "resume", "checkpoint", "parallel")
+CODE = ("dataset", "sources", "splits", "hardware", "model", "attention", "optimizer", "finetune")
+CODE += ("evaluate", "history", "resume", "checkpoint", "parallel")
 
 
 # ------------------------------------------------------------------------------ 1. the state
@@ -146,17 +146,6 @@ def checksums(folder):
     return "".join(lines).encode()
 
 
-def flush_to_disk(path):
-    """Return when a file, or a folder's list of names, would survive a power cut."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows has no such call for a folder
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def numbers(out):
     """The numbers of the checkpoints there are, the oldest first."""
     folders = Path(out, "checkpoints").glob("[0-9]*")
@@ -188,11 +177,21 @@ def read_state(folder):
     raise UserError(f"{folder / 'state.pt'} is no checkpoint of ours ({reason})")
 
 
-def load_weights(state, model):
-    """Give the model the weights of a checkpoint that find_checkpoint() has found."""
+def go_on(saved, run, model, steps):
+    """Give the model a checkpoint's weights, and `run` (run.json-to-be) its history and results.
+
+    saved: of find_checkpoint(). steps: of the whole run. Returns the share of it that is done.
+    """
     from safetensors.torch import load_model
 
-    load_model(model, str(state["weights"]), strict=True)
+    machine = saved["run"].get("device", {}).get("name")
+    if machine != run["device"]["name"]:
+        print(f"note       the run began on another machine ({machine}), which rounds otherwise")
+    load_model(model, str(saved["weights"]), strict=True)
+    run |= {key: saved["run"][key] for key in ("history", "results")}
+    done = saved["position"]["step"] / steps
+    print(f"resumed    after step {saved['position']['step']:,}: {done:.0%} is done")
+    return done
 
 
 def find_checkpoint(out):

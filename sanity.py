@@ -11,6 +11,7 @@ Expect    a line for each question, with what it would mean if the answer were n
 """
 
 import argparse
+import collections
 import copy
 import math
 import random
@@ -18,6 +19,10 @@ import random
 import torch
 from torch.nn import functional
 
+import parallel
+from attention import choose_attention
+from checkpoint import load_model
+from dataset import encode, make_examples
 from errors import make_parser, run_command
 from evaluate import predict_logits, wilson_interval
 
@@ -32,10 +37,7 @@ def check_sanity(model, train, examples, names, collate, args, device, precision
     """
     generator = random.Random(args.seed)
     short = {
-        role: [
-            row | {"input_ids": row["input_ids"][: SHORT - 1] + row["input_ids"][-1:]}
-            for row in examples[role]
-        ]
+        role: [row | {"input_ids": shorten(row["input_ids"])} for row in examples[role]]
         for role in ("train", "validation")
     }
     questions = (
@@ -52,12 +54,16 @@ def check_sanity(model, train, examples, names, collate, args, device, precision
     return 0 if all(well for _, well, _, _ in questions) else 1
 
 
+def shorten(input_ids):
+    """The first ids of a long review, and the one that closes it."""
+    return input_ids if len(input_ids) <= SHORT else input_ids[: SHORT - 1] + input_ids[-1:]
+
+
 def draw_equally(examples, names, count, generator):
     """At most `count` examples, as many of each class, in random order."""
-    chosen = []
-    for label in range(len(names)):
-        rows = [row for row in examples if row["label"] == label]
-        chosen += generator.sample(rows, min(len(rows), max(1, count // len(names))))
+    rows = [[row for row in examples if row["label"] == label] for label in range(len(names))]
+    each = min([max(1, count // len(names)), *map(len, rows)])
+    chosen = [row for one in rows for row in generator.sample(one, each)]
     generator.shuffle(chosen)
     return chosen
 
@@ -110,14 +116,17 @@ def learn_by_heart(model, train, rows, collate, args, device, names, generator):
 
 
 def learn_nothing(model, train, short, collate, args, device, names, generator):
-    """With shuffled labels there is nothing to find, so new reviews stay at chance.
+    """With other labels there is nothing to find, so new reviews stay at chance.
 
-    (A label that stands in the text is not found by this: its word has been shuffled away, too.)
+    Each class's reviews get all labels in turn: shuffled ones could agree with the true ones by
+    luck, and teach them. (A label that stands in the text is not found by this: its word is then
+    given to another class, too.)
     """
     rows = draw_equally(short["train"], names, 64, generator)
-    labels = [row["label"] for row in rows]
-    generator.shuffle(labels)
-    rows = [row | {"label": label} for row, label in zip(rows, labels)]
+    turn = collections.Counter()
+    for number, row in enumerate(rows):
+        rows[number] = row | {"label": turn[row["label"]] % len(names)}
+        turn[row["label"]] += 1
     learned = train_copy(model, train, rows, collate, args, device, epochs=3, batch_size=16)
     asked = draw_equally(short["validation"], names, 100, generator)
     _, right = mean_loss(learned, asked, collate, device)
@@ -146,6 +155,28 @@ def same_on_device(model, rows, collate, device, precision):
         f"logits differ by at most {difference:.2g}",
         "A driver or a kernel computes something else: --precision fp32, or another --device",
     )
+
+
+# ------------------------------------------------------------------------------ after a run
+def reload_best(args, model, tokenizer, texts, expected, collate, device, precision):
+    """The model of the best epoch, as it was saved. Raises RuntimeError if it is not the same one.
+
+    expected: the logits [8, C] that it gave for these texts in fp32 before it was saved.
+    """
+    if parallel.rank() == 0:
+        model, tokenizer, _ = load_model(args.out, device)
+        choose_attention(model, device, precision)
+    parallel.copy_from_first(model)
+    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
+    examples = make_examples(input_ids, [0] * len(texts))  # labels that nobody will look at
+    difference = (predict_logits(model, examples, collate, device) - expected).abs().max().item()
+    # GPUs add up in changing order; a resumed run may have begun on another CPU, and a compiled
+    # model computes in another order. "not <=" and not ">", because nan is never larger.
+    exact = device.type == "cpu" and not args.resume and not args.compile
+    if not difference <= (0 if exact else 1e-4):
+        raise RuntimeError(f"{args.out} is not what was saved: logits differ by {difference}")
+    print(f"reloaded {args.out}: the same logits (largest difference {difference:.1g})")
+    return model
 
 
 def main():

@@ -247,6 +247,9 @@ def find_label_names(labels):
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "nothing"
         raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
+    for name in names:  # it could pretend to be another answer, or color the terminal
+        if not name.isprintable():
+            raise UserError(f"the label {name!a} holds an invisible character: take it out")
     if len(names) > 100 and len(names) > sum(counts.values()) / 10:
         raise UserError(
             f"the label column holds {len(names):,} different values in {sum(counts.values()):,} "

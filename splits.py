@@ -2,7 +2,7 @@
 
 Teaches   how to divide reviews so that a good result is earned: what the model learns from, what
           chooses, what measures; and the two ways in which one of them leaks into another.
-Order     after dataset.py; next is model.py. (sources.py, which reads the files, can wait.)
+Order     after dataset.py; next is hardware.py. (sources.py, which reads the files, can wait.)
 Run       python splits.py demo_reviews
           python splits.py stanfordnlp/imdb --subset 2000
 Expect    how many reviews play which role, what was held out, dropped or drawn on the way, and two
@@ -20,8 +20,10 @@ from collections import Counter
 from pathlib import Path
 
 from dataset import clean
-from errors import UserError, make_parser, run_command
+from errors import UserError, make_parser, plain, run_command
 from sources import find_label_names, label_index, load_source, load_table
+
+TEST_SEED = 42  # of the draw from the test split, whatever the seed of the run
 
 
 def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
@@ -58,7 +60,7 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
         labels = splits[role]["labels"]
         if role == "train" and subset > len(labels):
             notes.append(f"train: --subset {subset:,} is more than there is, using all")
-        splits[role] = take(splits[role], draw(labels, subset, seed, equal=role == "train"))
+        splits[role] = take(splits[role], draw(labels, subset, *draw_rules(role, seed)))
     return splits, names, notes, whole
 
 
@@ -161,6 +163,12 @@ def drop_copies(splits, notes):
         splits[role] = take(splits[role], kept)
 
 
+def draw_rules(role, seed):
+    """(seed, equal) for draw(). Runs of all seeds read the same test reviews: else the deviation of
+    their accuracies would be that of the draw as well, and no two of them could be compared."""
+    return TEST_SEED if role == "test" else seed, role == "train"
+
+
 def draw(labels, count, seed, equal):
     """Choose at most `count` row numbers at random; IMDB's first 12,500 rows are all negative.
 
@@ -187,8 +195,12 @@ def take(split, rows):
 
 
 # ------------------------------------------------------------------------------ for a saved model
-def load_split(run, split, data=None, text_column=None, label_column=None, subset=None):
+def load_split(
+    run, split, data=None, text_column=None, label_column=None, subset=None, draw_seed=None
+):
     """The reviews to evaluate on. Returns (split, notes). data: None for what the model trained on.
+
+    subset: so many of them. draw_seed: for other ones than draw_rules() says.
 
     A file the model was not trained on is taken whole. Everything else is divided as in training,
     by the seed in run.json, so that "validation" means the rows that were held out then.
@@ -205,7 +217,8 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
         splits, _, notes, now = load_splits(data, *columns, seed=arguments["seed"], names=names)
         chosen = splits[split]
         notes = [note for note in notes if note.startswith(split)]
-        same = data == arguments["data"] or Path(data).resolve() == Path(arguments["data"])
+        same = data == arguments["data"]
+        same = same or Path(data).resolve() == Path(arguments["data"]).resolve()
         same = same and columns == (arguments["text_column"], arguments["label_column"])
         if same and now != run.get("data_fingerprint", now):
             notes.append(
@@ -217,9 +230,9 @@ def load_split(run, split, data=None, text_column=None, label_column=None, subse
     if subset is not None:
         if subset < 1:
             raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
-        chosen = take(
-            chosen, draw(chosen["labels"], subset, arguments["seed"], equal=split == "train")
-        )
+        seed, equal = draw_rules(split, arguments["seed"])
+        seed = seed if draw_seed is None else draw_seed
+        chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
     return chosen, notes
 
 
@@ -239,7 +252,7 @@ def main():
         counts = Counter(split["labels"])
         print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")
         for i in random.Random(args.seed).sample(range(len(split["labels"])), 2):
-            print(f"    {names[split['labels'][i]]}: {split['texts'][i][:80]}")
+            print(f"    {names[split['labels'][i]]}: {plain(split['texts'][i])[:80]}")
     print("\n".join(notes))
 
 

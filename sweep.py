@@ -35,10 +35,11 @@ def run_once(folder, words, test):
     """Train, evaluate and count words, unless that is done. Returns three accuracies."""
     some = ["--subset", str(test)] if test else []
     results, floor = Path(f"{folder}{''.join(some)}.json"), Path(f"{folder}-baseline.json")
-    if is_begun(folder):
-        run("finetune.py", "--resume", folder)
-    elif not is_done(folder):
-        run("finetune.py", *words, "--out", folder)
+    if not is_done(folder):
+        for stale in (results, floor):  # figures of another model, which is gone
+            stale.unlink(missing_ok=True)
+        # To go on with other options than before is refused.
+        run("finetune.py", *words, "--resume" if is_begun(folder) else "--out", folder)
     check_made_with(parse_arguments("", words), folder)
     if not results.exists():
         run("evaluate.py", "--model", folder, *some, "--results", results)
@@ -57,8 +58,8 @@ def main():
     parser.add_argument("--folder", default="sweep", help="where all of it goes (default: sweep)")
     args, rest = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     vary = {name: values.split(",") for name, _, values in (v.partition("=") for v in args.vary)}
-    # {*v, ""} is no larger than v where a value is missing, or stands there twice.
-    if len(vary) < len(args.vary) or any(len({*v, ""}) <= len(v) for v in vary.values()):
+    unclear = any("" in v or len(set(v)) < len(v) for v in vary.values())
+    if unclear or len(vary) < len(args.vary):
         raise UserError("say what to vary as option=value,value, each once: for example seed=42,43")
     rows, settings = {}, itertools.product(*[[f"{o}={v}" for v in vs] for o, vs in vary.items()])
     runs = [(setting, [*rest, *(f"--{part}" for part in setting)]) for setting in settings]

@@ -216,7 +216,9 @@ def windows():
     return (
         f"Of {n:,} test reviews, the first model of [What comes out](#what-comes-out), seed 42, "
         f"judged {(both + a) / n:.2%} rightly with `--windows`, {(both + b) / n:.2%} without it: "
-        f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g})."
+        f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g}). To "
+        "repeat it: `python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
+        "`--windows` into `b.csv`, then `python evaluate.py --compare a.csv b.csv`."
     )
 
 

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmark import train_with_trainer
 from dataset import encode, make_collate, make_examples
 from evaluate import predict_logits, score
-from model import choose_hardware, load_pretrained, load_tokenizer
-from splits import draw, load_splits, take
+from hardware import choose_hardware
+from model import load_pretrained, load_tokenizer
+from splits import draw, draw_rules, load_splits, take
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--recipe", choices=("seed", "default", "best"), default="default")
@@ -24,12 +25,15 @@ parser.add_argument("--model", default="distilbert-base-uncased")
 for option, value in (("subset", 2000), ("epochs", 3), ("max-length", 256), ("seed", 42)):
     parser.add_argument(f"--{option}", type=int, default=value)
 parser.add_argument("--test", type=int, default=5000)
+parser.add_argument("--draw-seed", type=int, help="of the test reviews, as for evaluate.py")
 args = parser.parse_args()
 
 splits, names, _, _ = load_splits(args.data, seed=args.seed)
 drawn = {}
 for role, count in (("train", args.subset), ("test", args.test)):
-    rows = draw(splits[role]["labels"], count, args.seed, equal=role == "train")
+    seed, equal = draw_rules(role, args.seed)
+    seed = args.draw_seed if role == "test" and args.draw_seed is not None else seed
+    rows = draw(splits[role]["labels"], count, seed, equal)
     drawn[role] = take(splits[role], rows)
 tokenizer = load_tokenizer(args.model)
 model, _ = load_pretrained(args.model, names, args.seed, attention_dropout=None)

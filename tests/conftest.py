@@ -122,7 +122,7 @@ def run_script(*words, cwd=PROJECT, module=None, **options):
         return subprocess.run(
             command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=170, **options
         )
-    output, errors, before = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd())
+    output, errors, before, code = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd()), 0
     try:
         sys.argv = words
         os.chdir(cwd)

@@ -96,6 +96,7 @@ def test_limits_come_before_work(client):
         ({"Host": "elsewhere.example"}, 403),
         ({"Host": ""}, 403),
         ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
         ({"Origin": "http://localhost:7860"}, 200),
         ({"Host": "LOCALHOST:7860"}, 200),
         ({"Host": "localhost."}, 200),
@@ -223,6 +224,17 @@ def test_lines_are_answered_and_mistakes_are_said_on_the_page(tab):
     tab.click("#start button, button#start")
     tab.wait_for_selector("#said >> text=2 of 2 rows predicted")
     assert "I hated it." in tab.inner_text("#rows")
+
+
+def test_a_stranger_s_column_names_are_shown_and_not_run(tab, tmp_path):
+    """A complaint quotes the file; a picture in it would tell its author who has opened it."""
+    (tmp_path / "odd.csv").write_text("<img src=http://elsewhere.example/x>\nfilm\n")
+    tab.get_by_role("tab", name="Many reviews").click()
+    tab.set_input_files("#file input[type=file]", tmp_path / "odd.csv")
+    tab.wait_for_selector("#file a[href]")
+    tab.click("#start button, button#start")
+    tab.wait_for_selector("text=<img src")
+    assert tab.locator("img[src*=elsewhere]").count() == 0
 
 
 def test_without_gradio_it_says_what_to_install(rehearsed, monkeypatch):

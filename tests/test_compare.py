@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy
 import pytest
 import torch
 from conftest import PROJECT, run_script
@@ -25,13 +26,27 @@ def test_mcnemar_is_scipy_s_exact_binomial_test(a, b):
 
 
 def test_the_interval_of_a_difference_is_that_of_its_reviews():
-    """Each review is worth 1, -1 or 0; the interval is that of the mean of these."""
+    """Each review is worth 1, -1 or 0; the interval is that of the mean of these and of one more
+    of each kind."""
     only_a, only_b, n = 30, 12, 400
-    values = torch.tensor([1.0] * only_a + [-1.0] * only_b + [0.0] * (n - only_a - only_b))
-    mean, error = values.double().mean().item(), values.double().std(correction=0).item() / n**0.5
-    assert difference_interval(only_a, only_b, n) == pytest.approx(
-        (mean, mean - 1.959964 * error, mean + 1.959964 * error), rel=1e-6
-    )
+    more = [1.0] * (only_a + 1) + [-1.0] * (only_b + 1) + [0.0] * (n - only_a - only_b)
+    values = torch.tensor(more).double()
+    mean, error = values.mean().item(), values.std(correction=0).item() / len(more) ** 0.5
+    difference, low, high = difference_interval(only_a, only_b, n)
+    assert difference == (only_a - only_b) / n
+    assert (low, high) == pytest.approx((mean - 1.959964 * error, mean + 1.959964 * error))
+
+
+@pytest.mark.parametrize("n, a, b", [(40, 6, 2), (100, 5, 0), (400, 30, 12), (50, 0, 0)])
+def test_the_interval_holds_the_true_difference_in_95_of_100_samples(n, a, b):
+    """The textbook's interval, tried beside it, does not when few reviews decide."""
+    random = numpy.random.default_rng(0)
+    counts = random.multinomial(n, [a / n, b / n, 1 - (a + b) / n], size=4000)
+    held = 0
+    for only_a, only_b, _ in counts.tolist():
+        _, low, high = difference_interval(only_a, only_b, n)
+        held += low <= (a - b) / n <= high
+    assert held / len(counts) > 0.94
 
 
 def write(path, rows):
@@ -49,10 +64,15 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     done = run_script("evaluate.py", "--compare", *files, "--results", tmp_path / "counts.json")
     assert done.returncode == 0, done.stderr
     counts = json.loads((tmp_path / "counts.json").read_text())
+    assert counts.pop("a") == str(files[0]) and counts.pop("b") == str(files[1])
     assert counts == {"n": 40, "both": 30, "only_a": 10, "only_b": 0}
     assert "a - b: +25.00 points" in done.stdout and "only a right: 10" in done.stdout
     assert f"p = {binomtest(10, 10, 0.5).pvalue:.3g}" in done.stdout
     assert "a is better" in done.stdout and "10 reviews on which they disagree" in done.stdout
+    for path, more in (("a", better), ("b", rows)):  # predict.py's row for a text that is missing
+        write(tmp_path / f"{path}2.csv", [*more, ("", "", "", "")])
+    done = run_script("evaluate.py", "--compare", tmp_path / "a2.csv", tmp_path / "b2.csv")
+    assert "40 reviews, 1 without an answer left out" in done.stdout
     write(tmp_path / "c.csv", rows[:-1])
     write(tmp_path / "d.csv", [*rows[1:], rows[0]])
     write(tmp_path / "e.csv", [("film", "", "positive", 1)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import FAMILIES, make_examples_of_lengths, make_model
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 import benchmark
 import cost
@@ -143,6 +144,19 @@ def test_flops_are_those_that_pytorch_counts(family, train_layers):
     assert scoring == pytest.approx(forward.get_total_flops(), rel=0.02)
     seen = forward.get_total_flops() + backward.get_total_flops()
     assert training == pytest.approx(seen, rel=0.02 if train_layers in (None, 0) else 0.12)
+
+
+def test_layers_that_share_their_weights_are_counted_each():
+    """ALBERT has one layer's weights and uses them over and over."""
+    size = {"hidden_size": 32, "embedding_size": 32, "intermediate_size": 64}
+    config = AlbertConfig(vocab_size=64, num_hidden_layers=3, num_attention_heads=2, **size)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    batch = make_collate(0)(make_examples_of_lengths([30] * 4))
+    del batch["labels"]
+    with FlopCounterMode(display=False) as forward:
+        model(**batch)
+    scoring = cost.count_flops(model, [(4, 30)], training=False)
+    assert scoring == pytest.approx(forward.get_total_flops(), rel=0.1)  # and a projection
 
 
 @pytest.mark.parametrize("train_layers", [None, 0, 1])

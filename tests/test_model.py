@@ -5,10 +5,8 @@ import torch
 from conftest import FAMILIES, make_model
 
 from errors import UserError, out_of_memory
+from hardware import autocast, choose_device, choose_precision
 from model import (
-    autocast,
-    choose_device,
-    choose_precision,
     load_pretrained,
     load_tokenizer,
     max_positions,
@@ -38,6 +36,23 @@ def test_a_device_that_is_absent_is_an_error_not_a_silent_cpu():
             choose_device(wanted)
     assert choose_device("cpu")[0].type == "cpu"
     assert choose_device()[1], "there is always a reason to print"
+
+
+def test_torchrun_gives_each_process_a_gpu_of_its_own(monkeypatch):
+    """Two processes on one GPU would share its memory, and its time. (With a pretended GPU.)"""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("cuda")[0] == choose_device()[0] == torch.device("cuda:0")
+    assert choose_device("cuda:1")[0] == torch.device("cuda:1") == chosen[-1]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("cuda")[0] == choose_device()[0] == torch.device("cuda:1")
+    with pytest.raises(UserError, match="say cuda"):
+        choose_device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="cuda:2: not present"):
+        choose_device()
 
 
 def test_bf16_is_chosen_where_the_cpu_multiplies_it(monkeypatch):

@@ -304,7 +304,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
         patch.setattr(resume, "code_of", lambda source: "other")
         assert "dataset.py (a fingerprint)" in refused()
     with monkeypatch.context() as patch:
-        patch.setattr("model.choose_precision", lambda wanted, device: ("fp16", ""))
+        patch.setattr("hardware.choose_precision", lambda wanted, device: ("fp16", ""))
         assert "precision was" in refused()
     arguments = stopped / "checkpoints" / "arguments.json"
     arguments.write_text(arguments.read_text().replace('"seed": 42', '"seed": 43'))

@@ -98,6 +98,25 @@ def test_what_was_begun_is_neither_overwritten_nor_mixed_with_another_file(tmp_p
             answer(tmp_path / "in.csv", tmp_path / "out.csv", True, identity={"": None})
 
 
+def test_answers_read_whole_and_cut_are_not_mixed_in_a_file(tmp_path, rehearsed, monkeypatch):
+    """--windows reads long texts otherwise, so it is one of the options that may not change."""
+    write(tmp_path / "in.csv", 3000)
+    words = ("predict.py", "--model", rehearsed[0], "--file", tmp_path / "in.csv")
+    words += ("--out", tmp_path / "out.csv", "--resume")
+    whole = rows.write_whole
+
+    def stop(*given):
+        whole(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows, "write_whole", stop)
+    assert run_script(*words, "--windows").returncode == 130
+    monkeypatch.undo()
+    done = run_script(*words)
+    assert done.returncode == 2 and "the options changed since" in done.stderr
+    assert run_script(*words, "--windows").returncode == 0
+
+
 def test_a_row_that_cannot_be_used_gets_an_error_and_keeps_its_place(tmp_path, rehearsed):
     """One odd row in a million must not cost the night; and the count says that it was there."""
     texts = ["good \ud83d film", None, 7, ["a"], "", " \t\n", "\u200b\u200d", "\0", "good"]

@@ -45,6 +45,20 @@ def test_sound_code_passes_and_nothing_is_trained(ask):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_classes_of_unequal_size_are_no_false_alarm(ask):
+    """One review in ten is of the other class: to call all of them the same is still chance."""
+    rows = examples_of(400)
+    rows = [row for i, row in enumerate(rows) if row["label"] == 0 or i % 10 < 2]
+    code, lines = ask(make_model(dropout=0.0), rows)
+    assert code == 0, lines
+
+
+def test_a_short_review_closes_once():
+    """A second [SEP] would be another text."""
+    assert sanity.shorten([2, 5, 6, 3]) == [2, 5, 6, 3]
+    assert sanity.shorten([2, *range(100), 3])[-2:] == [sanity.SHORT - 3, 3]
+
+
 def test_a_learning_rate_that_is_far_too_low_is_noticed(ask):
     """Eight reviews that cannot be learned by heart: hours would not help either."""
     code, lines = ask(make_model(dropout=0.0), examples_of(200), "--lr", "1e-9")

@@ -3,10 +3,11 @@
 from collections import Counter
 
 import pytest
+from conftest import PROJECT
 
 from errors import UserError
 from sources import find_label_names, label_index, read_rows
-from splits import draw, hold_out, load_splits
+from splits import draw, hold_out, load_split, load_splits
 
 
 def write_csv(path, rows, header="text,label"):
@@ -78,6 +79,29 @@ def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
     assert shares == {0: 90, 1: 10}, "a split that is measured keeps the classes' own shares"
     assert draw(labels, 150, 0, True) != draw(labels, 150, 1, True)
     assert draw(labels, 5000, 0, True) == list(range(1000))
+
+
+def test_every_seed_reads_the_same_test_reviews():
+    """Else no two runs could be compared, and their deviation would be that of the draw as well."""
+    one, other = (
+        load_splits(str(PROJECT / "demo_reviews"), seed=seed, subset=50)[0] for seed in (1, 2)
+    )
+    assert one["test"] == other["test"]
+    assert one["train"] != other["train"] and one["validation"] != other["validation"]
+
+
+def test_changed_data_is_noticed_through_a_link_as_well(tmp_path):
+    """Training knows the path as it was typed; a link on the way there must not hide the change."""
+    folder, link = tmp_path / "real", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    rows = [f"film {i},{i % 2}" for i in range(60)]
+    (folder / "a.csv").write_text("\n".join(["text,label", *rows]))
+    arguments = {"data": str(link / "a.csv"), "text_column": "text", "label_column": "label"}
+    run = {"arguments": arguments | {"seed": 42}, "labels": ["0", "1"], "data_fingerprint": "other"}
+    for path in (link, folder):
+        notes = load_split(run, "test", str(path / "a.csv"))[1]
+        assert any("has changed since training" in note for note in notes)
 
 
 def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path):

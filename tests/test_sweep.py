@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from statistics import mean, stdev
 
 import pytest
@@ -46,6 +47,11 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
         held_out = [one["run"]["results"]["validation"]["accuracy"] for one in found]
         assert row[0] == f"{mean(held_out):.2%}"
         assert [one["run"]["arguments"]["truncation"] for one in found] == [value] * 2
+    shutil.rmtree(tmp_path / "sweep" / "truncation=head,seed=1")
+    again = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--epochs", "2", **options)
+    figures = tmp_path / "sweep" / "truncation=head,seed=1--subset50.json"
+    assert json.loads(figures.read_text())["run"]["arguments"]["epochs"] == 2, "no stale figures"
+    assert again.returncode == 2 and "choose another --folder" in again.stderr  # seed=1, tail
 
 
 @pytest.mark.parametrize(

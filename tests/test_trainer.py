@@ -7,10 +7,11 @@ the order of the reviews, and the loss as a sum over a window divided by its rev
 
 import copy
 import inspect
+import json
 
 import pytest
 import torch
-from conftest import make_examples_of_lengths, make_model
+from conftest import PROJECT, make_examples_of_lengths, make_model, run_script
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -163,3 +164,13 @@ def test_it_would_be_noticed_if_one_norm_were_decayed(arguments, tmp_path, monke
     monkeypatch.setattr(finetune, "decay_groups", one_wrong)
     loss, weight = largest_differences(arguments, tmp_path)
     assert weight > 1e-4
+
+
+def test_the_peer_in_the_readme_can_be_run(rehearsed):
+    """results/trainer.py, with few reviews: its accuracy comes with the n that was asked for."""
+    words = ("--data", PROJECT / "demo_reviews", "--model", rehearsed[0] / "untrained")
+    words += ("--subset", "40", "--epochs", "1", "--test", "50")
+    done = run_script("results/trainer.py", *words)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["n"] == 50 and answer["accuracy"] == answer["correct"] / 50

@@ -13,6 +13,7 @@ A saved folder
     README.md                                  the same for people: a model card
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -59,6 +60,15 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
         "history": [],
         "results": {},
     }
+
+
+def weights_fingerprint(model):
+    """16 letters that change when a weight does: which pretrained weights did a run begin with?"""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------ save

@@ -32,7 +32,13 @@ import parallel
 from answers import keep_answers
 from attention import choose_attention
 from banner import print_plan
-from checkpoint import check_tokenizer, describe_run, save_model, write_run
+from checkpoint import (
+    check_tokenizer,
+    describe_run,
+    save_model,
+    weights_fingerprint,
+    write_run,
+)
 from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
@@ -281,6 +287,7 @@ def fine_tune(args, device, precision, reasons):
     choose_attention(model, device, precision)
     run = describe_run(args, names, splits, notes, device, precision, reasons)
     run["data_fingerprint"] = data_fingerprint
+    run["weights_fingerprint"] = weights_fingerprint(model)  # before the first step
     steps = count_steps(len(examples["train"]), args.batch_size, args.accumulate)
     print_plan(args, run, model, decay_groups(model, args.weight_decay), steps, lengths["train"])
     flops = cost.count_run(model, args, lengths)
@@ -339,16 +346,16 @@ def fine_tune(args, device, precision, reasons):
             "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
             diary = supervise(training, diary, judge, keep, args)
-        run, expected = diary["run"], diary["expected"]
+            run, expected = diary["run"], diary["expected"]
 
-        # 4. Reload what was saved, and make sure that it is the same model.
-        texts = splits["validation"]["texts"][: len(fixed)]
-        model = reload_best(args, model, tokenizer, texts, expected, collate, device, precision)
+            # 4. Reload what was saved, and make sure that it is the same model.
+            texts = splits["validation"]["texts"][: len(fixed)]
+            model = reload_best(args, model, tokenizer, texts, expected, collate, device, precision)
 
-        # 5. The test split, for the first and only time.
-        logits = predict_logits(
-            model, examples["test"], collate, device, precision, title="testing"
-        )
+            # 5. The test split, for the first and only time.
+            logits = predict_logits(
+                model, examples["test"], collate, device, precision, title="testing"
+            )
     except KeyboardInterrupt:
         print(f"\nstopped. {how_to_go_on(args.out)}", file=sys.stderr)
         return 128 + (signals_seen or [signal.SIGINT])[-1]

@@ -61,7 +61,8 @@ def take_state(position, optimizer, scaler, device):
         states[parallel.rank()] = mine
         random.append(parallel.add_up(states))  # the rows of the others were 0
     return {
-        "position": copy.deepcopy(position),
+        # Its lists grow with every step; a record must not.
+        "position": {k: list(v) if isinstance(v, list) else v for k, v in position.items()},
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "random": random,

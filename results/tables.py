@@ -104,7 +104,7 @@ def accuracies(found):
 def over_seeds(counts):
     """The same figure of each seed, in words. counts: list of {"correct", "n"}, one for a seed."""
     if len(counts) == 1:
-        return f"{measured(counts[0]['correct'], counts[0]['n'])}, 1 seed"
+        return measured(counts[0]["correct"], counts[0]["n"])
     sizes = sorted({one["n"] for one in counts})
     n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     shares = [one["correct"] / one["n"] for one in counts]
@@ -180,22 +180,21 @@ def truncation():
             ]
             cells = [over_seeds(part) for part in parts]
             rows.append([f"{length}, {how}", *cells, f"`{sweep_command(found)}`"])
-    header = ["tokens, and which", "accuracy of reviews that fit", "of longer ones, cut", "command"]
-    return markdown(header, rows)
+    header = ["tokens, and which", "reviews that fit: accuracy (95 % interval, n)", "longer ones"]
+    return markdown([*header, "command"], rows)
 
 
 def curve():
-    """More reviews, and counting words beside them."""
+    """More reviews, and counting words beside them.
+
+    results/counted-SIZE-SEED.json: of `python baseline.py --like MODEL --results FILE`.
+    """
     rows = []
     for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
-        floors = [one for one in read("baseline-imdb*.json") if one["train_reviews"] == size]
-        floors = [one for one in floors if one["arguments"]["subset"] == size]
-        shown = (
-            spread([one["test"]["correct"] / one["test"]["n"] for one in floors]) if floors else "-"
-        )
-        if found := runs(name):
-            counts = [one["evaluated"]["figures"] for one in found]
-            rows.append([f"{size:,}", over_seeds(counts), shown, f"`{sweep_command(found)}`"])
+        found, counted = runs(name), read(f"counted-{size}-*.json")
+        of_runs = over_seeds([one["evaluated"]["figures"] for one in found])
+        of_counts = over_seeds([one["test"] for one in counted])
+        rows.append([f"{size:,}", of_runs, of_counts, f"`{sweep_command(found)}`"])
     return markdown(["train reviews", "`finetune.py`", "`baseline.py`", "command for both"], rows)
 
 
@@ -222,6 +221,20 @@ def windows():
     )
 
 
+def accumulation():
+    """The train loss of each epoch, with large batches and with windows of small ones."""
+    words = []
+    for name in ("batch-32", "batch-8x4"):
+        (one,) = runs(name)
+        losses = [f"{epoch['train_loss']:.3f}" for epoch in one["run"]["history"]]
+        words.append(", ".join(losses))
+    return (
+        f"Measured (the runs of [Change things](#change-things-and-see-what-happens), seed 42): "
+        f"`--batch-size 32` had train losses of {words[0]} in its epochs, "
+        f"`--batch-size 8 --accumulate 4` of {words[1]}; other reviews share a window there."
+    )
+
+
 def validation():
     """How far each kind of validation split is from test; of results/validation.py."""
     (found,) = read("validation.json")
@@ -242,7 +255,7 @@ def validation():
 # What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
 # name under which it was recorded.
 EXPERIMENTS = (
-    ("(nothing)", "what the others are compared with", "imdb-2000"),
+    ("(nothing)", "what the others are compared with", "256-head+tail"),
     ("--truncation head", "the verdict at the end is cut away: worse", "256-head"),
     ("--max-length 128", "half the tokens, half the time: worse", "128-head+tail"),
     ("--lr 2e-5", "smaller steps, and three epochs are few: worse", "lr-2e-5"),
@@ -290,6 +303,7 @@ SECTIONS = {
     "baseline": baseline,
     "lengths": lengths,
     "truncation": truncation,
+    "accumulation": accumulation,
     "validation": validation,
     "curve": curve,
     "behaviour": behaviour,

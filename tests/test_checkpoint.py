@@ -16,6 +16,7 @@ from checkpoint import (
     load_model,
     read_run,
     save_model,
+    weights_fingerprint,
     with_cleaning,
 )
 from dataset import clean, encode, make_collate, make_examples
@@ -133,6 +134,14 @@ def test_run_json_holds_what_a_reader_needs_to_repeat_the_run(saved):
     assert {"arguments", "versions", "device", "splits", "history", "results"} <= set(run)
     assert run["arguments"]["max_length"] == 24
     assert run["versions"]["torch"] == torch.__version__
+
+
+def test_other_pretrained_weights_are_told_apart():
+    """A name on the hub may get new weights; run.json says which ones a run began with."""
+    one, same, other = make_model(), make_model(), make_model()
+    with torch.no_grad():
+        other.distilbert.embeddings.word_embeddings.weight[5, 3] += 1e-3
+    assert weights_fingerprint(one) == weights_fingerprint(same) != weights_fingerprint(other)
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,8 @@ def parse_arguments(chapter, argv=None):
         type=int,
         default=42,
         metavar="NUMBER",
-        help="of what is held out, the draw (but for test reviews, which are the same for all), the "
-        "new head, the order and the dropout (default: 42; change it to see how much is luck)",
+        help="of what is held out, the draw (test reviews are the same for all seeds), the new "
+        "head, the order and the dropout (default: 42; change it to see how much is luck)",
     )
 
     group = parser.add_argument_group("the choice")

@@ -1,4 +1,4 @@
-"""Chapter 3, second half: the forward pass, by hand.
+"""Chapter 3, part 3 of 3: the forward pass, by hand.
 
 Teaches   all that happens between token ids and logits, in some fifty lines of plain products and
           sums: embeddings, attention, in which every token looks at every other, feed-forward
@@ -59,13 +59,15 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
     looks = []
     for number in range(config.n_layers):
         layer = f"distilbert.transformer.layer.{number}."
-        # Attention: every token asks a query of every other's key; where they fit, it takes more of
-        # the other's value. Divided by the root of D, because sums of more numbers are larger.
+        # Attention: every token has a query, a key and a value. The product of one's query and
+        # another's key says how much of the other's value it takes. Divided by the root of D,
+        # because sums of more numbers are larger.
         query, key, value = (
             heads(linear(f"{layer}attention.{part}_lin", hidden)) for part in "qkv"
         )  # [B, H, T, D] each
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # [B, H, T, T]
-        scores = scores.masked_fill(~mask, -torch.inf)  # padding: the exponential is exactly 0
+        # Padding: the exponential of -inf is exactly 0. (Every row may look at [CLS] at least.)
+        scores = scores.masked_fill(~mask, -torch.inf)  # [B, H, T, T]
         # The largest is subtracted, which changes no quotient and keeps the exponential finite.
         powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()  # [B, H, T, T]
         looks.append(powers / powers.sum(dim=-1, keepdim=True))  # softmax: each row's sum is 1
@@ -74,7 +76,8 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
         hidden = layer_norm(
             layer + "sa_layer_norm", hidden + linear(layer + "attention.out_lin", mixture)
         )  # [B, T, W]
-        # Feed-forward: four times as wide, bent, and back. Each token for itself.
+        # Feed-forward: to four times the width, through GELU, and back, each token for itself.
+        # (Without GELU, which is no straight line, two products would be no more than one.)
         wide = linear(layer + "ffn.lin1", hidden)  # [B, T, 4 W]
         wide = wide * (1 + (wide / 2**0.5).erf()) / 2  # GELU: negative numbers fade to 0
         hidden = layer_norm(
@@ -120,7 +123,8 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
     """Every token asks a query of every other's key, and gets a mixture of their values.
 
     softmax(Q K^T / sqrt(D)) V, from Vaswani et al. 2017. query, key, value: [B, H, T, D], for H
-    heads of D numbers each. attention_mask: [B, 1, T, T], or None where there is no padding.
+    heads of D numbers each. attention_mask: [B, 1, T, T], the library's form, says in row i at whom
+    token i may look; None where there is no padding.
     Returns [B, T, H, D], and None for the weights, which transformers would hand on if asked.
     """
     scale = options.get("scaling") or query.shape[-1] ** -0.5  # scores would grow with D
@@ -132,7 +136,8 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
         some = slice(start, start + reviews)
         scores = (query[some] * scale) @ key[some].transpose(2, 3)  # [b, H, T, T]
         if attention_mask is not None:
-            # The lowest number there is, not -inf: a row that may look at nothing would be nan.
+            # The lowest number, not -inf: where tokens look only at near ones (ModernBERT), padding
+            # may have nobody to look at, and a row of -inf alone would be 0 / 0.
             scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
         # The sum of each row is 1. dropout: 0.0 when the model is in eval mode, says the library.
         weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
@@ -143,8 +148,11 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
 
 # ------------------------------------------------------------------------------ your sentences
 def show_looks(tokens, looks, row, name="[CLS]"):
-    """Print where one token looks, as bars. tokens: T strings. looks: [B, H, T, T], of a layer."""
-    shares = looks[row].mean(dim=0)[0].tolist()  # of all heads, the row of the first token: [T]
+    """Print where a text's first token looks, as bars.
+
+    tokens: T strings. looks: [B, H, T, T], of a layer. row: which text of the batch.
+    """
+    shares = looks[row].mean(dim=0)[0].tolist()  # mean of the heads [T, T], first token's row [T]
     print(f"\nwhere {name} looks in the last layer, mean of {looks.shape[1]} heads")
     for token, share in zip(tokens, shares):
         print(f"{token:>15}  {share:6.1%}  {'#' * round(50 * share)}")

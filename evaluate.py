@@ -8,8 +8,8 @@ Run       python evaluate.py --model model                        the whole test
           python evaluate.py --model model --data reviews.csv --save predictions.csv
 Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes
           that the model was most sure of. The --subset of training is not repeated by itself: give
-          it again, and the same reviews are drawn. To read the test split twice harms nothing; to
-          choose by what you read there would.
+          it again, and the same reviews are drawn. To read the test split again harms nothing; to
+          choose a model or a knob by it would, because then its figure flatters.
 Shows     $ python evaluate.py --model demo
           accuracy  97.25%   95 % interval 95.14% to 98.46%
           loss      0.1317   (a guess of 1/2 for each class: 0.6931)
@@ -151,13 +151,14 @@ def warnings_for(figures):
         )
     a = figures["accuracy"]
     for name, one in figures["per_class"].items():
-        # With two classes that means: no review of the other class was ever recognised. All an
-        # right answers are then of this class and all (1-a)n errors touch it, so that its F1 is
-        # 2an / (2an + (1-a)n).
+        # Of two classes one may have all a * n right answers, because no review of the other was
+        # ever recognised. All (1 - a) * n mistakes then touch it as well, so that its F1 is
+        # 2 * a * n / (2 * a * n + (1 - a) * n) = 2a / (1 + a).
         same = math.isclose(one["f1"], 2 * a / (1 + a))
         if len(figures["per_class"]) == 2 and 0 < a < 1 and same:
             found.append(
-                f"F1 of {name!r} is 2a/(1+a) for accuracy a: every right answer is {name!r}"
+                f"not one review of the other class was recognised: every right answer is "
+                f"{name!r} (its F1 is 2a/(1+a) for accuracy a)"
             )
     return found
 
@@ -215,14 +216,14 @@ def print_by_length(logits, labels, lengths, max_length):
 
 def print_mistakes(logits, labels, texts, names, count=5):
     """The wrong answers the model was most sure of. Often the label is what is odd: read them."""
-    scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
+    sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
     wrong = surest_mistakes(logits, labels)
     print(
         f"\n{len(wrong):,} mistakes; the surest of them, with the probability given to the answer"
     )
     for i in wrong[:count]:
         text = texts[i] if len(texts[i]) <= 240 else texts[i][:100] + " ... " + texts[i][-130:]
-        print(f"  {scores[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
+        print(f"  {sure[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
 
 
 # ------------------------------------------------------------------------------ 4. a saved model

@@ -84,14 +84,19 @@ def train(
     one}. A micro-batch is what fits into memory at once; a window is the `accumulate` micro-batches
     whose gradients are added up to one optimizer step. A gradient says, for every weight, in which
     direction and how steeply the loss rises.
-    foretell: told of every window; after a few it says how long the run will take (cost.py).
+    collate: makes a batch of a list of examples (dataset.py). args: the knobs of plan.py; read here
+        are epochs, batch_size, accumulate, lr, warmup, clip, weight_decay, head_epochs,
+        train_layers and seed.
+    foretell: told of every window; after a few it returns a line that says how long the run will
+        take (cost.py).
     resumed: the "state" of a record, to go on after it, with the weights that belong to it.
     progress: show a bar for each epoch.
+    On one device, skip the lines with `parallel`: rank is 0, world is 1, and a share is the whole.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
-    # and divides the first by the root of the second: each weight moves about lr a step, however
-    # small its gradient is. A frozen weight has no gradient, and AdamW passes it over.
+    # and divides the first by the root of the second: a weight moves by about lr a step, whatever
+    # the scale of its gradients is. A frozen weight has no gradient, and AdamW passes it over.
     # fused: in one pass over memory, not in ten.
     groups = decay_groups(model, args.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
@@ -101,7 +106,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
     # For dropout; the order of the data has its own seed. (With torchrun, the processes drop
-    # different numbers. Without it, rank is 0, world is 1, and every share is the whole.)
+    # different numbers.)
     torch.manual_seed(args.seed + parallel.rank())
     position = put_back(resumed, optimizer, scaler, device) if resumed else epoch_start(0, 0)
     model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
@@ -158,8 +163,9 @@ def train(
                     #    divided by the reviews in the WINDOW. Then the gradients of the
                     #    micro-batches add up to that of one large batch of the same reviews,
                     #    exactly. The usual mean of each micro-batch, divided by `accumulate`, is
-                    #    wrong at ragged ends: in a window of 8 + 8 + 8 + 6 each of the 6 would
-                    #    count a third more, and a window of one micro-batch a quarter.
+                    #    wrong at ragged ends: of 8 + 8 + 8 + 6 reviews each of the 6 would count
+                    #    1/24, the others 1/32; and all of a window of one micro-batch would count a
+                    #    quarter of what they should.
                     if precision != "fp32":
                         logits = logits.float()  # 16-bit logits: a sum of losses needs more digits
                     loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews  # []
@@ -173,8 +179,9 @@ def train(
                     window_loss += loss.detach()
 
                 # 6. Clip: the norm is the length of all gradients, taken as one vector. A longer
-                #    one is shrunk to args.clip, or one odd window would throw the weights far
-                #    away. Unscale first: under fp16 all is 65,536 times too large until then.
+                #    one is shrunk to args.clip, or one odd window would fill AdamW's running
+                #    means: some steps would go its way alone, and many be too small. Unscale
+                #    first: under fp16 all is 65,536 times too large until then.
                 scaler.unscale_(optimizer)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)  # []
 
@@ -331,6 +338,10 @@ def fine_tune(args, device, precision, reasons):
         lines = [*diary["lines"], epoch_line(run["history"][-1])]
         return diary | {"run": run, "lines": lines, "expected": expected}
 
+    # supervise() walks train(), calls judge() after each epoch, and keep() to write a checkpoint.
+    # diary: what a checkpoint holds beside weights and optimizer. run: becomes run.json; lines: of
+    # history.jsonl; expected: logits [8, C] that the saved model has to repeat; same: what a resume
+    # must not change.
     diary = {"run": run, "lines": [], "expected": None, "same": same}
     if saved:
         diary |= {key: saved[key] for key in ("lines", "expected")}

@@ -1,4 +1,4 @@
-"""Chapter 3, its first part: which hardware, and in which number format.
+"""Chapter 3, part 1 of 3: which hardware, and in which number format.
 
 Teaches   to ask the machine what it has, and to say aloud what was chosen and why: a run that falls
           back to the CPU in silence costs a day before anybody notices.

@@ -1,4 +1,4 @@
-"""Chapter 3: a pretrained encoder with a new head.
+"""Chapter 3, part 2 of 3: a pretrained encoder with a new head.
 
 Teaches   how an encoder that has read much text gets a small new head that judges; and which of its
           parameters training may move.
@@ -91,7 +91,9 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
             name,
             config=config,
             local_files_only=True,
-            dtype=torch.float32,  # else the checkpoint's; Adam's small updates vanish in 16 bits
+            # Else the checkpoint's type, perhaps of 16 bits: there a weight plus one small step of
+            # AdamW's often rounds to the same weight, and nothing is learned.
+            dtype=torch.float32,
             use_safetensors=True,  # the other format, pickle, can run code when it is opened
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
@@ -117,6 +119,7 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     model.config.problem_type = (
         "single_label_classification"  # what we train it for: one class each
     )
+    # from_pretrained() has printed a table that looks like an alarm; the note explains it.
     if not drawn:
         return model, "the checkpoint's own head is kept, because it judges the same classes"
     return model, (
@@ -175,7 +178,7 @@ def parameter_parts(model):
 
     Embeddings are the table of one learned vector per token and per position. The layers are the
     list of as many modules as config.num_hidden_layers says. The head is all that stands outside
-    the encoder, and BERT's pooler, which sits on top of it and is often new too.
+    the encoder, and BERT's pooler, one more layer on the [CLS] vector, which is often new too.
     """
     depth = model.config.num_hidden_layers
     stacks = [

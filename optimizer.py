@@ -29,8 +29,8 @@ def decay_groups(model, weight_decay):
     Weight decay pulls weights toward 0, which keeps matrices from growing. Layer-norm scales are
     vectors that start at 1: pulled toward 0 they switch their layer off. Biases are vectors too,
     and few. Counting dimensions needs no names; the usual list, "bias" and "LayerNorm.weight",
-    misses 12 of DistilBERT's 13 (sa_layer_norm, output_layer_norm). AdamW: Loshchilov and
-    Hutter 2019.
+    misses the scales of 12 of DistilBERT's 13 layer norms, which are called sa_layer_norm and
+    output_layer_norm. AdamW: Loshchilov and Hutter 2019.
     """
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]

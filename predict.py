@@ -41,7 +41,9 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
     classify(texts) gives one (label name, probability) per text, in their order. Every text needs a
     word at least: a model asked about nothing answers all the same, and the answer means nothing.
     windows: read long texts in windows (windows.py) and do not cut them. parts: (model, tokenizer,
-    collate, classify_windows), for those who want to ask more; see show_windows() for the last.
+    collate, classify_windows), for those who want to ask more. classify_windows(texts) gives, too,
+    what each window says: a list of (number of its text, (start, end) of its tokens, its ids,
+    (label name, probability)).
     """
     model, tokenizer, run = load_model(folder, device)
     choose_attention(model, device, precision)
@@ -57,13 +59,13 @@ def make_classifier(folder, device, precision="fp32", batch_size=None, windows=F
     def name_answers(logits):
         # The largest is the answer; its size tells how sure the model is, which is not yet how
         # often it is right.
-        scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
-        return [(names[c], score) for c, score in zip(predicted.tolist(), scores.tolist())]
+        sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
+        return [(names[c], p) for c, p in zip(predicted.tolist(), sure.tolist())]
 
     def classify_windows(texts):
         texts = [clean(text) for text in texts]
         input_ids, owners, spans, _ = encode_windows(texts, tokenizer, arguments["max_length"])
-        logits = ask(input_ids)  # [windows, C]
+        logits = ask(input_ids)  # [windows, C]; averaged over a text's windows below: [N, C]
         found = zip(owners, spans, input_ids, name_answers(logits))
         return name_answers(average(logits, owners, len(texts))), list(found)
 

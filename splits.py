@@ -11,7 +11,7 @@ Shows     $ python splits.py demo_reviews
           train: 1,320 negative, 1,320 positive
           ...
           validation: 150 negative, 150 positive
-          validation: held out 300 train rows as runs, 60 beside them unused
+          validation: held out 300 train rows in blocks, 60 beside them unused
 """
 
 import hashlib
@@ -34,7 +34,7 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
         train       the model learns from it;
         validation  held out from train, unless the source brings its own; it alone decides which
                     epoch's model is kept;
-        test        read once, at the very end. It chooses nothing, so it cannot flatter.
+        test        read at the very end. It chooses nothing, so it cannot flatter.
     names: the class names, found in the labels unless they are given (by a model trained before).
     notes: what was dropped, held out or drawn, one printable line each, opened by the split's name.
     fingerprint: tells evaluate.py whether the data is still what it was in training.
@@ -115,21 +115,22 @@ def usable_rows(texts, labels, names, role, notes):
 
 
 def hold_out(splits, role, seed, notes, share=0.1):
-    """Move `share` of the train rows to a new split: one contiguous run of rows from each label.
+    """Move `share` of the train rows to a new split: one block of rows from each label.
 
-    Why a run, and not the usual random rows? IMDB's rows stand in runs: up to 30 reviews of one
-    film, then the next film. Draw at random, and nearly all held-out reviews are about a film that
-    is also in train. Who knows the film alone, and no word of the review, can then guess most of
-    them: such a validation split praises a model for knowing films (README, "The ideas", says by
-    how much). A contiguous run holds whole films. Those at its two ends could still be shared, so
-    the rows next to it are left out altogether. One letter a row, the letter being the film:
+    Why a block, and not the usual random rows? IMDB's rows are ordered by film: up to 30 reviews of
+    one, then the next. Draw at random, and nearly all held-out reviews are about a film that is
+    also in train. Most reviews of one film have the same label, so who recognises the film, and
+    reads no word more, can guess most of them: such a validation split praises a model for knowing
+    films (README, "The ideas", says by how much). A block holds whole films. Those at its two ends
+    could still be shared, so the rows next to it are left out altogether. One letter a row, the
+    letter being the film:
 
         rows of one label   A A A B B B B C C C D D D D E E E
         role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
 
     Film B and film D reach into the gaps, so neither is in both t and v. (A held-out film can still
-    be in train under the other label, and then misleads: this validation errs a little on the low
-    side.) Where the rows of a file are in no order, a run is as good as a draw.
+    be in train under the other label, and then misleads: this validation errs on the low side.)
+    Where the rows of a file are in no order, a block is as good as a draw.
     """
     train = splits["train"]
     generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
@@ -145,7 +146,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
         kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
     skipped = len(train["labels"]) - len(kept) - len(held)
     notes.append(
-        f"{role}: held out {len(held):,} train rows as runs, {skipped:,} beside them unused"
+        f"{role}: held out {len(held):,} train rows in blocks, {skipped:,} beside them unused"
     )
     splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
 
@@ -164,8 +165,12 @@ def drop_copies(splits, notes):
 
 
 def draw_rules(role, seed):
-    """(seed, equal) for draw(). Runs of all seeds read the same test reviews: else the deviation of
-    their accuracies would be that of the draw as well, and no two of them could be compared."""
+    """(seed, equal) for draw(), by the role of a split.
+
+    Models of all seeds are tested on the same reviews. Else the deviation of their accuracies would
+    be that of the draw as well, and no two of them could be compared. (Where the source has no test
+    split, and one is held out from train, that division still changes with the seed.)
+    """
     return TEST_SEED if role == "test" else seed, role == "train"
 
 
@@ -198,9 +203,11 @@ def take(split, rows):
 def load_split(
     run, split, data=None, text_column=None, label_column=None, subset=None, draw_seed=None
 ):
-    """The reviews to evaluate on. Returns (split, notes). data: None for what the model trained on.
+    """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
 
-    subset: so many of them. draw_seed: for other ones than draw_rules() says.
+    run: a model's run.json, as a dict. split: "train", "validation" or "test". data: None for what
+    the model trained on. subset: so many reviews. draw_seed: instead of draw_rules()'s, to draw
+    other ones.
 
     A file the model was not trained on is taken whole. Everything else is divided as in training,
     by the seed in run.json, so that "validation" means the rows that were held out then.

@@ -164,16 +164,24 @@ def recorded():
 
 
 def lengths():
-    """The paragraph about padding, and the sentence about truncation."""
+    """The paragraph about padding."""
     (found,) = read("lengths.json")
     first, long = found["first"], found["long"]
     return (
         f"Padding costs as much as text. In `{first['command']}`, grouping leaves "
         f"{first['padding']:.1%} of all cells to padding, not {first['padding_ungrouped']:.1%}; "
-        f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}. The "
-        f"first of them cuts {first['reviews_cut']:.1%} of its train reviews, and with them "
-        f"{first['tokens_cut']:.1%} of all tokens; the second {long['reviews_cut']:.1%} and "
-        f"{long['tokens_cut']:.1%}."
+        f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}."
+    )
+
+
+def cuts():
+    """How many reviews are too long, and how much of the text is lost."""
+    (found,) = read("lengths.json")
+    first, long = found["first"], found["long"]
+    return (
+        f"In `{first['command']}` {first['reviews_cut']:.1%} of the train reviews are too long and "
+        f"lose a part; the parts are {first['tokens_cut']:.1%} of all tokens. In "
+        f"`{long['command']}` it is {long['reviews_cut']:.1%} and {long['tokens_cut']:.1%}."
     )
 
 
@@ -252,11 +260,13 @@ def validation():
         for one in found:
             held_out, test = (one[kind][role] for role in ("validation", "test"))
             gaps.append(100 * (held_out["correct"] / held_out["n"] - test["correct"] / test["n"]))
-        words.append(f"{mean(gaps):+.2f} points (standard deviation {stdev(gaps):.2f})")
+        side = "above" if mean(gaps) > 0 else "below"
+        words.append(f"{abs(mean(gaps)):.2f} points {side} (standard deviation {stdev(gaps):.2f})")
     n = found[0]["runs"]["validation"]["n"]
     return (
-        f"Measured with `baseline.py`, {len(found)} seeds, {n:,} reviews held out: random rows "
-        f"said {words[0]} more than the test split, whole runs {words[1]}."
+        f"Measured with `baseline.py`, {len(found)} seeds, {n:,} reviews held out: the accuracy on "
+        f"random rows was {words[0]} that on the test split, on whole blocks {words[1]} "
+        "(`python results/validation.py`)."
     )
 
 
@@ -297,11 +307,11 @@ def width():
     """Wilson's interval for the same share of many reviews, and of few."""
     many, few = ([round(0.88 * n), n] for n in (25_000, 300))
     shown = [
-        f"{low:.1%} to {high:.1%}" for low, high in (wilson_interval(*many), wilson_interval(*few))
+        f"{low:.1%} and {high:.1%}" for low, high in (wilson_interval(*many), wilson_interval(*few))
     ]
     return (
-        f"{many[0] / many[1]:.0%} of {many[1]:,} reviews says {shown[0]}; {few[0] / few[1]:.0%} of "
-        f"{few[1]} says no more than {shown[1]}."
+        f"{many[0] / many[1]:.0%} of {many[1]:,} test reviews means that the true accuracy is "
+        f"probably between {shown[0]}; {few[0] / few[1]:.0%} of {few[1]}, between {shown[1]}."
     )
 
 
@@ -310,6 +320,7 @@ SECTIONS = {
     "width": width,
     "baseline": baseline,
     "lengths": lengths,
+    "cuts": cuts,
     "truncation": truncation,
     "accumulation": accumulation,
     "validation": validation,

@@ -1,4 +1,4 @@
-"""How far a validation split is from the test split: random rows against whole runs of rows.
+"""How far a validation split is from the test split: random rows against whole blocks of rows.
 
 Run       python results/validation.py      writes results/validation.json
 Five seeds of baseline.py on all of IMDB, each with both kinds of validation; some minutes.

@@ -152,13 +152,16 @@ def refuse(scope, hosts):
     holds every request to the length that it has announced.
     """
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    names = [headers.get(b"host", "")]
+    addresses = {"Host": f"//{headers.get(b'host', '')}"}
     if b"origin" in headers:  # "null" where a page hides where it comes from
-        names.append(urlsplit(headers[b"origin"]).netloc)
-    for name in names if hosts else ():
-        host = (urlsplit(f"//{name}").hostname or "").rstrip(".")
+        addresses["Origin"] = headers[b"origin"]
+    for name, address in addresses.items() if hosts else ():
+        try:
+            host = (urlsplit(address).hostname or "").rstrip(".")
+        except ValueError:  # half an address
+            host = ""
         if host not in hosts:
-            return 403, f"this is not {host}"
+            return 403, f"{name} {address.removeprefix('//')!r} is not this machine"
     most = FILE + 100_000 if scope["path"].startswith("/gradio_api/upload") else BODY
     length = headers.get(b"content-length", "0")
     if b"transfer-encoding" in headers:

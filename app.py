@@ -108,6 +108,7 @@ def make_page(asked, run, folder):
         rows, errors = write_predictions(out, count, chunks, identity={})
         with open(out, encoding="utf-8", newline="") as answers:
             first = [[cell[:200] for cell in row] for row in islice(csv.reader(answers), 1, 21)]
+        (here / "typed.csv").unlink(missing_ok=True)
         said = f"{rows - errors.total():,} of {rows:,} rows predicted"
         yield str(out), table(first, answer_columns), f"<p>{said}. The first of them:</p>"
 

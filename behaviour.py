@@ -191,17 +191,16 @@ def ask_skills(args):
     """evaluate.py --behaviour and --pairs: what the figures of a split do not tell."""
     from predict import make_classifier  # here, because it builds on evaluate.py, which needs us
 
-    for name in ("save", "subset", "data", "text_column", "label_column", "windows"):
-        if getattr(args, name):
+    for name in ("save", "subset", "draw_seed", "data", "text_column", "label_column", "windows"):
+        if getattr(args, name) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"--behaviour and --pairs read no split: leave out {option}")
     if args.results is not None:
         check_target(args.results, args.model, *[args.pairs] * bool(args.pairs))
     # Few texts: in fp32, unless another precision was asked for, so that other tools agree.
-    wanted = "fp32" if args.precision == "auto" else args.precision
-    device, precision, _ = choose_hardware(args.device, wanted)
+    device, precision, _ = choose_hardware(args.device, args.precision or "fp32")
     classify, run, _ = make_classifier(args.model, device, precision, args.batch_size)
-    record = {"arguments": run["arguments"], "versions": run["versions"]}
+    record = {key: run[key] for key in ("arguments", "versions")} | {"precision": precision}
     if args.behaviour:
         record["families"] = print_behaviour(classify, run["labels"])
     if args.pairs:

@@ -268,7 +268,7 @@ def summarize(task, reviews, contenders, rounds):
             "tokens_per_second": median(run["real_tokens"] / run["seconds"] for run in runs),
             "padding_share": middle["padding_share"],
             "flops_per_second": median(run["flops"] / run["seconds"] for run in runs),
-            "peak_bytes": max(run["peak_bytes"] for run in runs),
+            "peak_bytes": max(run["peak_bytes"] or 0 for run in runs),
             # Round by round, because within a round the machine was in the same mood.
             "ours_is_faster_by": median(
                 one[name]["seconds"] / one[ours]["seconds"] for one in rounds
@@ -350,6 +350,12 @@ def main():
         "versions": {"Python": platform.python_version()} | {p: version(p) for p in packages},
         "tasks": [],
     }
+    RESULTS.mkdir(exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
+    path = RESULTS / f"benchmark-{slug}.json"
+    before = json.loads(path.read_text()) if args.only and path.exists() else None
+    if before and any(before[key] != result[key] for key in ("model", "precision", "versions")):
+        raise UserError(f"{path} was measured with another model or version: leave out --only")
     total = args.rounds * sum(len(contenders) for *_, contenders in tasks)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit=" runs") as bar:
         for task, tokens, reviews, contenders in tasks:
@@ -366,14 +372,8 @@ def main():
                     bar.update()
             result["tasks"].append(summarize(task, reviews, contenders, rounds))
     print(f"{describe(result)}\n\n{table(result)}")
-    RESULTS.mkdir(exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
-    path = RESULTS / f"benchmark-{slug}.json"
-    if args.only and path.exists():  # what was not measured anew stays as it was
+    if before:  # what was not measured anew stays as it was
         new = {task["task"]: task for task in result["tasks"]}
-        before = json.loads(path.read_text())
-        if any(before[key] != result[key] for key in ("model", "precision", "versions")):
-            raise UserError(f"{path} was measured with another model or version: leave out --only")
         old = before["tasks"]
         result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
     temporary = path.with_suffix(".new")

@@ -63,9 +63,14 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
 
 
 def weights_fingerprint(model):
-    """16 letters that change when a weight does: which pretrained weights did a run begin with?"""
+    """16 letters of the encoder's weights: which pretrained ones did a run begin with?
+
+    Without the head, and without BERT's pooler, which can be new as well: a seed draws them.
+    """
     found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        if name.startswith("pooler."):
+            continue
         found.update(name.encode())
         found.update(tensor.cpu().contiguous().numpy())
     return found.hexdigest()[:16]

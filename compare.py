@@ -12,6 +12,7 @@ Expect    both accuracies, their difference with a 95 % interval, the probabilit
 
 import json
 import math
+import os
 from statistics import NormalDist
 
 from errors import UserError, make_parser, plain, run_command
@@ -43,7 +44,7 @@ def difference_interval(only_a, only_b, n, confidence=0.95):
     a, b, more = only_a + 1, only_b + 1, n + 2
     error = z * math.sqrt(a + b - (a - b) ** 2 / more) / more
     center = (a - b) / more
-    return (only_a - only_b) / n, center - error, center + error
+    return (only_a - only_b) / n, max(-1.0, center - error), min(1.0, center + error)
 
 
 def read_predictions(path):
@@ -91,7 +92,8 @@ def compare(path_a, path_b, results=None):
     if n == 0:
         raise UserError(f"{path_a} and {path_b} have no row that both have answered")
     if results is not None:
-        counts = {"a": str(path_a), "b": str(path_b), "n": n, "both": both}
+        # Paths as seen from here: whoever reads it elsewhere has other folders.
+        counts = {"a": os.path.relpath(path_a), "b": os.path.relpath(path_b), "n": n, "both": both}
         counts |= {"only_a": only_a, "only_b": only_b}
         write_whole(results, json.dumps(counts, indent=1) + "\n")
     difference, low, high = difference_interval(only_a, only_b, n)

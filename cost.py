@@ -34,9 +34,8 @@ def layers_of(model):
         if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
     ]
     depth = model.config.num_hidden_layers
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if all(len(layers) != depth for layers in lists):  # ALBERT: one layer, used again and again
-        matrices = matrices * depth
+    # ALBERT has few layers, often one, and uses each of them again and again.
+    matrices = matrices * (depth // getattr(model.config, "num_hidden_groups", depth))
     each = max(1, len(matrices) // depth)
     reached = any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
     layers = []

@@ -253,8 +253,8 @@ def main():
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16", "auto"),
-        default="auto",
-        help="number format (default: auto, 16 bits where the hardware has them)",
+        help="number format (default: auto, 16 bits where the hardware has them; fp32 for "
+        "--behaviour and --pairs)",
     )
     parser.add_argument(
         "--windows", action="store_true", help="read long reviews whole, in windows that overlap"
@@ -283,12 +283,14 @@ def main():
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     if args.behaviour or args.pairs:
         return ask_skills(args)
+    if args.draw_seed is not None and args.subset is None:
+        raise UserError("--draw-seed goes with --subset: a whole split is not drawn")
     data = args.data or read_run(args.model)["arguments"]["data"]
     for target in (args.save, args.results):
         if target is not None:
             check_target(target, data, args.model)
     connect_to_hub(data)
-    device, precision, _ = choose_hardware(args.device, args.precision)
+    device, precision, _ = choose_hardware(args.device, args.precision or "auto")
     parallel.join(device)
     model, tokenizer, run = load_model(args.model, device)
     choose_attention(model, device, precision)
@@ -330,7 +332,8 @@ def main():
     by_length = print_by_length(logits, labels, lengths, max_length)
     print_mistakes(logits, labels, texts, run["labels"])
     if parallel.rank() == 0:
-        how = {"subset": args.subset, "windows": args.windows, "precision": precision}
+        how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
+        how["precision"] = precision
         if args.data is args.text_column is args.label_column is None:
             columns = logits, labels, lengths, texts
             print(f"\n{keep_answers(args.model, args.split, *columns, how)}")

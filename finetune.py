@@ -318,7 +318,9 @@ def fine_tune(args, device, precision, reasons):
         """For report.py: each answer, and not only how many were right."""
         how = {"subset": args.subset, "windows": False, "precision": precision}
         texts, labels = splits[role]["texts"], splits[role]["labels"]
-        keep_answers(args.out, role, logits, labels, lengths[role], texts, how)
+        done = keep_answers(args.out, role, logits, labels, lengths[role], texts, how)
+        if not done.startswith("answers kept"):
+            print(done, file=sys.stderr)
 
     def judge(figures, diary):
         """Validate an epoch, and save its model if it is the best so far. Returns the new diary."""
@@ -357,8 +359,8 @@ def fine_tune(args, device, precision, reasons):
             "as many reviews to a step and half of them at once; a smaller --max-length helps too"
         ):
             diary = supervise(training, diary, judge, keep, args)
-            run, expected = diary["run"], diary["expected"]
-
+        run, expected = diary["run"], diary["expected"]
+        with out_of_memory(f"the training is done. {how_to_go_on(args.out)}"):
             # 4. Reload what was saved, and make sure that it is the same model.
             texts = splits["validation"]["texts"][: len(fixed)]
             model = reload_best(args, model, tokenizer, texts, expected, collate, device, precision)

@@ -38,7 +38,8 @@ OURS = (
 # ------------------------------------------------------------------------------ whole or not there
 def write_whole(path, text):
     """Write a text file so that it is never half there: under another name, and then rename it."""
-    temporary = Path(f"{path}.{os.getpid()}.new")  # two programs may write the same file at once
+    # With the number of the process: two programs may write the same file at once.
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.new")
     try:
         temporary.unlink(missing_ok=True)
         # "x": only if it is not there. A link with this name would lead our writing elsewhere.
@@ -47,9 +48,10 @@ def write_whole(path, text):
         flush_to_disk(temporary)
         os.replace(temporary, path)  # in one move, whatever happens
     except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:  # also after Ctrl-C
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def flush_to_disk(path):
@@ -160,6 +162,8 @@ def claim(folder):
     checkpoints.mkdir(exist_ok=True)
     try:
         with only_writer(checkpoints / ".lock", f"--out {folder}"):
+            for left_over in [*Path(folder).glob(".*.new"), *checkpoints.glob(".*.new")]:
+                left_over.unlink()  # of a run that was killed while it wrote
             try:
                 yield
             finally:

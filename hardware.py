@@ -54,8 +54,10 @@ def choose_device(wanted=None):
     count = torch.get_device_module(device).device_count() if present[device.type] else 0
     if (device.index or 0) >= count:
         there = ", ".join(name for name in present if present[name])
-        raise UserError(f"--device {device}: not present on this machine; there is {there}")
-    if device.index is not None:
+        if count and "LOCAL_RANK" in os.environ:
+            raise UserError(f"more processes than GPUs: --nproc_per_node={count}, or --device cpu")
+        raise UserError(f"--device {wanted}: not present on this machine; there is {there}")
+    if device.type in ("cuda", "xpu"):
         # Random numbers, clocks and kernels are asked of "the current one", which would be the 0th.
         torch.get_device_module(device).set_device(device)
     return device, reason

@@ -88,7 +88,7 @@ def wrap(model):
 def add_up(tensor):
     """Replace the tensor, in place, by its sum over all processes. Returns it."""
     if distributed.is_initialized():
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        device = {"nccl": "cuda", "xccl": "xpu"}.get(distributed.get_backend(), "cpu")
         total = tensor.to(device)
         distributed.all_reduce(total)
         tensor.copy_(total)

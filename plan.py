@@ -10,6 +10,7 @@ import math
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import demo
 from dataset import TRUNCATIONS
@@ -311,8 +312,9 @@ def command_line(arguments):
 
 
 def check_made_with(args, folder):
-    """Raise UserError if the model in `folder` was made with other options than `args`."""
-    made = read_json(f"{folder}/run.json")["arguments"]
+    """Raise UserError if the model in `folder` was made, or is being made, with other options."""
+    begun = Path(folder, "checkpoints", "arguments.json")
+    made = read_json(begun) if begun.is_file() else read_json(f"{folder}/run.json")["arguments"]
     free = {"out", "resume", "overwrite", "save_every"} | ({"model"} if args.demo else set())
     for name, value in vars(args).items():
         if name not in free and value != made.get(name):

@@ -107,7 +107,7 @@ def show_facts(found):
         "precision": f"{device['precision']} in training, {test['precision']} in testing",
         "training": f"{minutes(run):.1f} minutes",
     }
-    if "peak_bytes" in run["results"]:
+    if run["results"].get("peak_bytes"):
         rows["peak memory"] = f"{run['results']['peak_bytes'] / 2**30:.2f} GiB"
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     return table(rows.items(), kind="facts")

@@ -277,6 +277,7 @@ def what_matters(args, run, examples, model):
     same["the data (a fingerprint)"] = run["data_fingerprint"]
     tokens = json.dumps([[row["input_ids"] for row in split] for split in examples.values()])
     same["the token ids (a fingerprint)"] = digest(tokens)
+    same["the pretrained weights (a fingerprint)"] = run["weights_fingerprint"]
     same["the model's config.json (a fingerprint)"] = digest(str(model.config))
     for name in CODE:
         source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ Shows     $ python rows.py demo_reviews/test.csv
 
 import contextlib
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -124,6 +125,8 @@ def write_predictions(out, count, chunks, identity, resume=False):
         if first:
             os.replace(unfinished, out)
             notes.unlink(missing_ok=True)
+            for left_over in notes.parent.glob(f".{glob.escape(notes.name)}.*.new"):
+                left_over.unlink()  # of a process that was killed while it wrote the notes
     return done["rows"], errors
 
 

@@ -23,7 +23,7 @@ from dataset import clean
 from errors import UserError, make_parser, plain, run_command
 from sources import find_label_names, label_index, load_source, load_table
 
-TEST_SEED = 42  # of the draw from the test split, whatever the seed of the run
+TEST_SEED = 42  # of what is held out and drawn for the test, whatever the seed of the run
 
 
 def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
@@ -38,8 +38,8 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
     names: the class names, found in the labels unless they are given (by a model trained before).
     notes: what was dropped, held out or drawn, one printable line each, opened by the split's name.
     fingerprint: tells evaluate.py whether the data is still what it was in training.
-    data: see sources.load_source(). seed: for what is held out and what is drawn. subset: so many
-        train rows, equal per class, and at most so many of validation and test; None for all.
+    data: see sources.load_source(). seed: of what is held out and drawn, but for test. subset: so
+        many train rows, equal per class, and at most so many of validation and test; None for all.
     Raises UserError where the source cannot be read or its labels cannot be used.
     """
     if subset is not None and subset < 1:
@@ -52,7 +52,7 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
 
     for role in ("test", "validation"):
         if role not in splits:
-            hold_out(splits, role, seed, notes)
+            hold_out(splits, role, draw_rules(role, seed)[0], notes)
     drop_copies(splits, notes)
 
     whole = fingerprint(splits)  # before the draw: the same whatever the subset
@@ -165,11 +165,10 @@ def drop_copies(splits, notes):
 
 
 def draw_rules(role, seed):
-    """(seed, equal) for draw(), by the role of a split.
+    """(seed, equal) for hold_out() and draw(), by the role of a split.
 
     Models of all seeds are tested on the same reviews. Else the deviation of their accuracies would
-    be that of the draw as well, and no two of them could be compared. (Where the source has no test
-    split, and one is held out from train, that division still changes with the seed.)
+    be that of the draw as well, and no two of them could be compared.
     """
     return TEST_SEED if role == "test" else seed, role == "train"
 

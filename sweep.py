@@ -34,13 +34,13 @@ def run(*words):
 def run_once(folder, words, test):
     """Train, evaluate and count words, unless that is done. Returns three accuracies."""
     some = ["--subset", str(test)] if test else []
-    results, floor = Path(f"{folder}{''.join(some)}.json"), Path(f"{folder}-baseline.json")
+    results, floor = (Path(f"{folder}-{what}.json") for what in (f"test{test or ''}", "baseline"))
+    if is_begun(folder) or is_done(folder):
+        check_made_with(parse_arguments("", words), folder)
     if not is_done(folder):
-        for stale in (results, floor):  # figures of another model, which is gone
-            stale.unlink(missing_ok=True)
-        # To go on with other options than before is refused.
-        run("finetune.py", *words, "--resume" if is_begun(folder) else "--out", folder)
-    check_made_with(parse_arguments("", words), folder)
+        for stale in folder.parent.glob(f"{folder.name}-*.json"):  # of a model that is gone
+            stale.unlink()
+        run("finetune.py", *(["--resume"] if is_begun(folder) else [*words, "--out"]), folder)
     if not results.exists():
         run("evaluate.py", "--model", folder, *some, "--results", results)
     if not floor.exists():

@@ -69,7 +69,10 @@ def baseline():
 # results/run-NAME-SEED.json, which `python evaluate.py --results FILE` writes after a run.
 def runs(name):
     """The recorded runs of a name, one for each seed, as dicts."""
-    return sorted(read(f"run-{name}-[0-9]*.json"), key=lambda one: one["run"]["arguments"]["seed"])
+    found = read(f"run-{name}-[0-9]*.json")
+    if not found:
+        raise SystemExit(f"no results/run-{name}-SEED.json: this run is not recorded yet")
+    return sorted(found, key=lambda one: one["run"]["arguments"]["seed"])
 
 
 def measured(correct, n):
@@ -150,8 +153,8 @@ def recorded():
     """What the README's first table shows."""
     rows = []
     for name in ("imdb-2000", "imdb-all", "demo"):
-        if found := runs(name):
-            rows.append([f"`{command_of(found[0])}`", *cells(found)])
+        found = runs(name)
+        rows.append([f"`{command_of(found[0])}`", *cells(found)])
     header = ["command", "test accuracy by seed (95 % interval, n)", "mean, standard deviation"]
     run = runs("imdb-2000")[0]["run"]
     versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
@@ -241,8 +244,7 @@ def accumulation():
     """The train loss of each epoch, with large batches and with windows of small ones."""
     words = []
     for name in ("batch-32", "batch-8x4"):
-        (one,) = runs(name)
-        losses = [f"{epoch['train_loss']:.3f}" for epoch in one["run"]["history"]]
+        losses = [f"{epoch['train_loss']:.3f}" for epoch in runs(name)[0]["run"]["history"]]
         words.append(", ".join(losses))
     return (
         f"Measured (the runs of [Change things](#change-things-and-see-what-happens), seed 42): "

@@ -15,7 +15,7 @@ from transformers import (
 from dataset import make_batches, make_collate
 from errors import UserError
 from finetune import train
-from history import best_epoch, check_finite
+from history import best_epoch, check_finite, step_lines
 from model import parameter_parts
 from optimizer import count_steps, decay_groups, rate_factor
 
@@ -244,3 +244,15 @@ def test_windows_are_counted_with_their_short_ends():
     assert count_steps(1, 16, 8) == 1
     assert count_steps(2000, 16, 1) == 125
     assert count_steps(33, 16, 2) == 2
+
+
+def test_fp16_may_skip_a_step_but_not_all_of_them():
+    """A run whose every gradient overflows would end with the weights that it began with."""
+    position, rates = {"step": 10, "epoch": 0}, [1e-5] * 10
+    seen = [(0.7, float("inf"))] * 9
+    lines = step_lines([*seen, (0.7, 1.0)], rates, position, "fp16")
+    assert [line["norm"] for line in lines] == [None] * 9 + [1.0]
+    with pytest.raises(UserError, match="nothing is learned: --precision fp32"):
+        step_lines([*seen, (0.7, float("nan"))], rates, position, "fp16")
+    with pytest.raises(UserError, match="a tenth of this --lr"):
+        step_lines([*seen, (0.7, 1.0)], rates, position, "bf16")

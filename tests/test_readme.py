@@ -47,8 +47,6 @@ def test_one_altered_digit_is_found(name):
     """Tried with five or so digits of every section."""
     section = re.search(rf"<!-- {name}: results.*?<!-- {name} ends -->", README, re.S)
     digits = [section.start() + match.start() for match in re.finditer(r"\d", section[0])]
-    if "not recorded yet" in section[0] and not digits:
-        pytest.skip("not recorded yet")
     assert digits
     for at in digits[:: max(1, len(digits) // 5)]:
         altered = README[:at] + str((int(README[at]) + 1) % 10) + README[at + 1 :]
@@ -77,7 +75,6 @@ FROM_FILES = sorted(set(TABLES["SECTIONS"]) - {"width"})  # that one is computed
 @pytest.mark.parametrize("name", FROM_FILES)
 def test_other_results_make_another_section(name, tmp_path, monkeypatch):
     """The other way round: most of a section's figures change when those in the files do."""
-    chance = random.Random(0)
 
     def altered(value, key=""):
         if isinstance(value, dict):
@@ -88,13 +85,14 @@ def test_other_results_make_another_section(name, tmp_path, monkeypatch):
             return value
         return type(value)(value * chance.uniform(0.7, 0.95))
 
-    for path in (PROJECT / "results").glob("*.json"):
+    for path in sorted((PROJECT / "results").glob("*.json")):
+        chance = random.Random(path.name)
         record = altered(json.loads(path.read_text(encoding="utf-8")))
         (tmp_path / path.name).write_text(json.dumps(record), encoding="utf-8")
     monkeypatch.setitem(TABLES["read"].__globals__, "RESULTS", tmp_path)
     before = re.search(rf"<!-- {name}: .*?-->\n(.*?)\n<!-- {name} ends", README, re.S)[1]
     figures = [
-        re.findall(r"\d[\d,.]*", re.sub(r"`.*?`", "", text))
+        re.findall(r"\d[\d,.]*(?:e-\d+)?", re.sub(r"`.*?`", "", text))
         for text in (before, TABLES["SECTIONS"][name]())
     ]
     assert len(figures[0]) == len(figures[1])

@@ -17,7 +17,7 @@ from conftest import PROJECT, run_script
 import finetune
 import resume
 from errors import UserError
-from folder import claim
+from folder import claim, write_whole
 
 # Dropout, accumulation with a short last window, two phases. 48 reviews are 24 micro-batches and 8
 # steps an epoch; a checkpoint at each look, which here is every third step.
@@ -406,8 +406,11 @@ def test_a_link_in_the_folder_of_a_stranger_leads_our_writing_nowhere(stopped, p
     assert done.returncode == 2 and "history.jsonl in it is a link" in done.stderr
     (stopped / "history.jsonl").unlink()
     # A link that has the name of a temporary file is removed, not followed.
-    (stopped / "history.jsonl.new").symlink_to(tmp_path / "precious")
-    (stopped / "README.md.new").symlink_to(tmp_path / "precious")
+    for name in ("history.jsonl", "README.md", "other.json"):
+        temporary = stopped / f".{name}.{os.getpid()}.new"
+        temporary.symlink_to(tmp_path / "precious")
+    write_whole(stopped / "other.json", "{}")
+    assert not temporary.is_symlink() and (stopped / "other.json").read_text() == "{}"
     assert (
         run(place, "--resume", shutil.copytree(stopped, tmp_path / "b", symlinks=True)).returncode
         == 0

@@ -37,7 +37,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
     for value in ("head", "tail"):
         found = [
             json.loads(
-                (tmp_path / "sweep" / f"truncation={value},seed={seed}--subset50.json").read_text()
+                (tmp_path / "sweep" / f"truncation={value},seed={seed}-test50.json").read_text()
             )
             for seed in (1, 2)
         ]
@@ -49,7 +49,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
         assert [one["run"]["arguments"]["truncation"] for one in found] == [value] * 2
     shutil.rmtree(tmp_path / "sweep" / "truncation=head,seed=1")
     again = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--epochs", "2", **options)
-    figures = tmp_path / "sweep" / "truncation=head,seed=1--subset50.json"
+    figures = tmp_path / "sweep" / "truncation=head,seed=1-test50.json"
     assert json.loads(figures.read_text())["run"]["arguments"]["epochs"] == 2, "no stale figures"
     assert again.returncode == 2 and "choose another --folder" in again.stderr  # seed=1, tail
 

@@ -11,20 +11,36 @@ Shows     $ python errors.py
 
 import argparse
 import os
+import signal
 import sys
 import time
 from contextlib import contextmanager
 
 
+interrupts = []  # the Ctrl-C's that came, until a loop that can be resumed takes over (resume.py)
+
+
+def note_interrupt(number, frame):
+    """Ctrl-C. Libraries may catch it while they are imported, which takes seconds, and complain of
+    something else; so it is written down."""
+    interrupts.append(number)
+    raise KeyboardInterrupt
+
+
 def unhandled(kind, error, trace, page=sys.excepthook):
-    """What Python calls last. Ctrl-C while torch is imported, which takes seconds, is no news."""
-    if kind is KeyboardInterrupt:
-        print("stopped with Ctrl-C", file=sys.stderr)
-    else:
-        page(kind, error, trace)
+    """What Python calls last, for what comes before run_command(): Ctrl-C is no news."""
+    if interrupts or kind is KeyboardInterrupt:
+        print("stopped with Ctrl-C", file=sys.stderr, flush=True)
+        os._exit(130)
+    page(kind, error, trace)
 
 
-sys.excepthook = unhandled  # the other files import this one before torch
+# Only for our own commands: who imports one of these files, a test for example, has their own ways.
+command = getattr(sys.modules["__main__"], "__file__", None)
+if command and os.path.dirname(os.path.abspath(command)) == os.path.dirname(__file__):
+    sys.excepthook = unhandled  # the other files import this one before torch
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note_interrupt)
 
 
 class UserError(Exception):
@@ -49,19 +65,22 @@ def run_command(main):
             leave(code or 0)
         sys.exit(code)
     except KeyboardInterrupt:
-        print("\nstopped with Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+        stop()
     except BrokenPipeError:  # `python predict.py ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("stopped: nobody reads the output any more", file=sys.stderr)
         sys.exit(1)
     except (UserError, OSError) as error:  # OSError: a path too long, a folder without access, ...
+        if interrupts:  # a library has made something else of it
+            stop()
         if sys.stderr is not errors:  # one of torchrun's processes, and not the first:
             time.sleep(1)  # if the first has the same to say, torchrun ends this one by then
         print(f"error: {plain(str(error))}", file=errors)
         sys.exit(2)
     except Exception as error:
         sys.stderr = errors
+        if interrupts:
+            stop()
         if "gloo" in str(error) or type(error).__name__ == "DistBackendError":
             print(
                 "error: another process of this run has ended, see above or on its machine; "
@@ -70,6 +89,12 @@ def run_command(main):
             )
             sys.exit(1)
         raise
+
+
+def stop():
+    """End after Ctrl-C."""
+    print("\nstopped with Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def plain(text):

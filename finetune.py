@@ -147,10 +147,8 @@ def train(
                     # With torchrun the processes add up their gradients once in a window, in the
                     # backward pass of its last micro-batch. (Alone, this changes nothing.)
                     shared.require_backward_grad_sync = rows is window[-1]
-                    input_ids, attention_mask = (
-                        batch["input_ids"],
-                        batch["attention_mask"],
-                    )  # [B, T]
+                    input_ids = batch["input_ids"]  # [B, T]
+                    attention_mask = batch["attention_mask"]  # [B, T]
                     labels = batch["labels"]  # [B]
 
                     # 3. Forward. The mask goes along, or the model reads the padding.

@@ -250,7 +250,7 @@ def main():
     if args.out is not None:
         check_target(args.out, args.file, args.model)
         if args.resume and is_newer(args.out, args.file, Path(args.model, "model.safetensors")):
-            print(f"{args.out} is done: there is nothing left to go on with")
+            print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
             return None
     if args.explain and (args.file or args.windows):
         raise UserError("--explain is for texts as they are cut, not for --file or --windows")

@@ -17,12 +17,16 @@ import time
 from contextlib import contextmanager
 
 
+started = []  # not empty: main() is at work
 interrupts = []  # the Ctrl-C's that came, until a loop that can be resumed takes over (resume.py)
 
 
 def note_interrupt(number, frame):
-    """Ctrl-C. Libraries may catch it while they are imported, which takes seconds, and complain of
-    something else; so it is written down."""
+    """Ctrl-C. Libraries may catch it while they are imported, which takes seconds, and go on, or
+    complain of something else. So before main() we end here, and in it we write it down."""
+    if not started:
+        print("stopped with Ctrl-C", file=sys.stderr, flush=True)
+        os._exit(130)  # nothing has been begun that could be harmed
     interrupts.append(number)
     raise KeyboardInterrupt
 
@@ -57,6 +61,7 @@ def run_command(main):
         if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
             stream.reconfigure(errors="backslashreplace")
     errors = sys.stderr  # kept here, because parallel.py mutes all processes but the first
+    started.append(main)
     try:
         code = main()
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # started by torchrun

@@ -62,7 +62,7 @@ def keep_answers(folder, split, logits, labels, lengths, texts, how):
     """Write answers-<split>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. lengths: tokens of each whole review, before truncation. how: a dict of what
-    else a reader has to know: subset, windows, precision. Returns a line that says what was done.
+    else a reader has to know: subset, windows, precision. Returns why they were not kept, or None.
     """
     with contextlib.suppress(UserError):  # damaged: write it anew
         before = read_answers(folder, split)
@@ -85,7 +85,7 @@ def keep_answers(folder, split, logits, labels, lengths, texts, how):
         write_whole(Path(folder, f"answers-{split}.json"), json.dumps(record) + "\n")
     except UserError as error:  # somebody else's folder: no reason to lose the evaluation
         return f"answers not kept for report.py: {error}"
-    return "answers kept for report.py"
+    return None
 
 
 def read_answers(folder, split):

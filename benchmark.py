@@ -14,7 +14,6 @@ Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit an
 """
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -34,6 +33,7 @@ from attention import choose_attention
 from dataset import encode, make_collate, make_examples
 from errors import UserError, make_parser, run_command
 from evaluate import predict_logits
+from folder import write_whole
 from hardware import autocast, choose_hardware, hardware_name
 from hub import connect_to_hub
 from model import load_pretrained, load_tokenizer
@@ -376,9 +376,7 @@ def main():
         new = {task["task"]: task for task in result["tasks"]}
         old = before["tasks"]
         result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(result, indent=1) + "\n")
     print(f"\nin {path}; for the README: python results/tables.py")
 
 

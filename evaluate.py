@@ -85,8 +85,11 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
 
 
 def usual_batch_size(device):
-    """Reviews at once. A GPU wants many, to be busy; on a CPU what one layer hands to the next
-    should stay in the cache, and 64 reviews at once were slower than 16."""
+    """Reviews at once, to score them.
+
+    A GPU wants many, to be busy; on a CPU what one layer hands to the next should stay in the
+    cache, and 64 reviews at once were slower than 16.
+    """
     return 16 if device.type == "cpu" else 128
 
 
@@ -336,7 +339,8 @@ def main():
         how["precision"] = precision
         if args.data is args.text_column is args.label_column is None:
             columns = logits, labels, lengths, texts
-            print(f"\n{keep_answers(args.model, args.split, *columns, how)}")
+            problem = keep_answers(args.model, args.split, *columns, how)
+            print(f"\n{problem or 'answers kept for report.py'}")
         if args.save:
             scores, predicted = logits.softmax(dim=-1).max(dim=-1)
             names = run["labels"]

@@ -43,6 +43,7 @@ from dataset import encode, make_batches, make_collate, make_examples
 from evaluate import predict_logits, print_scores, score
 from folder import begin, check_free, claim, end, how_to_go_on, prepare_folder
 from history import (
+    LOOK_EVERY,
     add_epoch,
     epoch_figures,
     epoch_line,
@@ -68,8 +69,6 @@ from resume import (
 )
 from sanity import check_sanity, reload_best
 from splits import load_splits, require_all_classes
-
-LOOK_EVERY = 10  # steps between two looks at the loss
 
 
 # ------------------------------------------------------------------------------ the loop
@@ -316,9 +315,8 @@ def fine_tune(args, device, precision, reasons):
         """For report.py: each answer, and not only how many were right."""
         how = {"subset": args.subset, "windows": False, "precision": precision}
         texts, labels = splits[role]["texts"], splits[role]["labels"]
-        done = keep_answers(args.out, role, logits, labels, lengths[role], texts, how)
-        if not done.startswith("answers kept"):
-            print(done, file=sys.stderr)
+        if problem := keep_answers(args.out, role, logits, labels, lengths[role], texts, how):
+            print(problem, file=sys.stderr)
 
     def judge(figures, diary):
         """Validate an epoch, and save its model if it is the best so far. Returns the new diary."""

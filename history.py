@@ -25,7 +25,7 @@ from errors import UserError, make_parser, run_command
 from folder import how_to_go_on, open_to_append, write_whole
 from resume import signals_seen, whole_steps
 
-MANY = 10  # steps, as many as train() reports at once
+LOOK_EVERY = 10  # steps between two looks of train() at the loss
 
 
 # ------------------------------------------------------------------------------ 1. lines
@@ -43,7 +43,7 @@ def step_lines(seen, rates, position, precision):
             {"step": step, "epoch": position["epoch"] + 1, "loss": loss, "norm": norm, "rate": rate}
         )
     # Under fp16 the scaler skips a step now and then; all of them, where no scale is small enough.
-    if len(lines) >= MANY and all(line["norm"] is None for line in lines):
+    if len(lines) >= LOOK_EVERY and all(line["norm"] is None for line in lines):
         raise UserError(
             f"no gradient was a number in the {len(lines)} steps up to step {position['step']}, so "
             "nothing is learned: --precision fp32"

@@ -38,8 +38,8 @@ def run_once(folder, words, test):
     if is_begun(folder) or is_done(folder):
         check_made_with(parse_arguments("", words), folder)
     if not is_done(folder):
-        for stale in folder.parent.glob(f"{folder.name}-*.json"):  # of a model that is gone
-            stale.unlink()
+        for stale in (floor, *folder.parent.glob(f"{folder.name}-test*.json")):  # its model is gone
+            stale.unlink(missing_ok=True)
         run("finetune.py", *(["--resume"] if is_begun(folder) else [*words, "--out"]), folder)
     if not results.exists():
         run("evaluate.py", "--model", folder, *some, "--results", results)

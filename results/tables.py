@@ -6,7 +6,6 @@ A test fails when the README says anything else than these files.
 """
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ sys.path.insert(0, str(RESULTS.parent))
 import benchmark
 from compare import difference_interval, mcnemar
 from evaluate import wilson_interval
+from folder import write_whole
 from plan import command_line
 
 
@@ -346,6 +346,4 @@ def rewrite(text):
 
 if __name__ == "__main__":
     readme = RESULTS.parent / "README.md"
-    new = rewrite(readme.read_text(encoding="utf-8"))
-    readme.with_suffix(".new").write_text(new, encoding="utf-8")
-    os.replace(readme.with_suffix(".new"), readme)
+    write_whole(readme, rewrite(readme.read_text(encoding="utf-8")))

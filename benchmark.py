@@ -96,11 +96,11 @@ def train_ours(change, model, tokenizer, texts, labels, tokens):
     return run, precision
 
 
-def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, seed=42):
+def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, **more):
     """Transformers' Trainer, from token ids on.
 
     recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
-    "best", every flag it has that makes it faster here.
+    "best", every flag it has that makes it faster here. more: other TrainingArguments.
     """
     from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
@@ -112,9 +112,9 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1
         max_length=tokens,
         padding="max_length" if recipe == "seed" else False,
     )
-    options = {"per_device_train_batch_size": 16}
+    options = {"per_device_train_batch_size": 16, "disable_tqdm": True}
     if recipe == "seed":
-        options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+        options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     if recipe == "best":
         options |= {
             "bf16": precision == "bf16",
@@ -127,15 +127,13 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1
         args=TrainingArguments(
             tempfile.mkdtemp(),
             num_train_epochs=epochs,
-            seed=seed,
             learning_rate=5e-5,
             use_cpu=device.type == "cpu",
             report_to=[],
             save_strategy="no",
             logging_steps=1000,
-            disable_tqdm=True,
             dataloader_pin_memory=device.type == "cuda",
-            **options,
+            **options | more,
         ),
         train_dataset=Dataset.from_dict({**encoded, "label": labels}),
         processing_class=tokenizer,

@@ -39,10 +39,20 @@ def unhandled(kind, error, trace, page=sys.excepthook):
     page(kind, error, trace)
 
 
+def swallowed(event, page=sys.unraisablehook):
+    """What Python calls for an error where it can raise none, while an object is deleted for
+    example. It would print a page and go on; a Ctrl-C that came just there has to end the run."""
+    if event.exc_type is not KeyboardInterrupt:
+        return page(event)
+    print("stopped with Ctrl-C", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 # Only for our own commands: who imports one of these files, a test for example, has their own ways.
 command = getattr(sys.modules["__main__"], "__file__", None)
 if command and os.path.dirname(os.path.abspath(command)) == os.path.dirname(__file__):
     sys.excepthook = unhandled  # the other files import this one before torch
+    sys.unraisablehook = swallowed
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, note_interrupt)
 

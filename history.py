@@ -160,6 +160,9 @@ def supervise(training, diary, judge, keep, args):
             # A resumed run may yield an epoch that has been judged already.
             fresh = figures and figures["epoch"] > len(diary["run"]["history"])
             if fresh:
+                # Before it is judged, too: a run that is killed while it validates, or just after
+                # it saved its best model, goes on from these very weights.
+                keep(now, at_once=True)
                 diary = judge(figures, diary)
                 add_history(args.out, diary["lines"][-1:])
                 now = record["state"] | diary

@@ -129,8 +129,9 @@ def test_a_run_that_is_stopped_in_a_step_finishes_it_and_goes_on_exactly(
     assert outcome(out) == undisturbed
 
 
-def test_a_run_that_is_stopped_while_it_validates_loses_nothing(
-    place, undisturbed, monkeypatch, tmp_path
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_run_that_ends_while_it_validates_loses_nothing(
+    place, undisturbed, monkeypatch, tmp_path, how
 ):
     """Validation can take minutes, so it ends at once; it is repeated, the epoch is not."""
     ask, calls = finetune.predict_logits, []
@@ -138,13 +139,13 @@ def test_a_run_that_is_stopped_while_it_validates_loses_nothing(
     def stop(*args, **options):
         calls.append(args)
         if len(calls) == 3:  # validation and the eight reviews of epoch 1, validation of epoch 2
-            os.kill(os.getpid(), signal.SIGINT)
+            sys.exit(3) if how == "killed" else os.kill(os.getpid(), signal.SIGINT)
         return ask(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "predict_logits", stop)
         done = run(place, *WORDS, "--save-every", "10", "--out", tmp_path / "out")
-    assert done.returncode == 130 and len(calls) == 3
+    assert done.returncode == (3 if how == "killed" else 130) and len(calls) == 3
     done = run(place, "--resume", tmp_path / "out", "--save-every", "0")
     assert done.returncode == 0 and "after step 16:" in done.stdout
     kept, files, content = outcome(tmp_path / "out")

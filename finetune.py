@@ -24,8 +24,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-# Chapters and appendices. To read train(), only dataset, model, optimizer and attention matter;
-# the others keep books, and can wait.
+# Chapters and appendices. To read train(), only dataset, hardware, model and optimizer matter; the
+# others keep books, and can wait.
 import cost
 import demo
 import parallel
@@ -104,11 +104,11 @@ def train(
     # For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
-    # For dropout; the order of the data has its own seed. (With torchrun, the processes drop
-    # different numbers.)
+    # For dropout; the order of the data has a generator of its own. (With torchrun, the processes
+    # drop different numbers.)
     torch.manual_seed(args.seed + parallel.rank())
     position = put_back(resumed, optimizer, scaler, device) if resumed else epoch_start(0, 0)
-    model.train()  # dropout on: a random tenth of the numbers is dropped, so none is relied upon
+    model.train()  # dropout on: some numbers, drawn anew, are dropped, so none is relied upon
 
     for epoch in range(position["epoch"], args.epochs):
         # 1. What may move: at first perhaps only the head, so that its random start does not shake

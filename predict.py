@@ -1,6 +1,7 @@
 """Chapter 6: sentences of one's own.
 
-Teaches   inference: the same steps as in training, with what the saved model says about them.
+Teaches   inference: texts are cleaned, cut and padded as they were in training, which is written in
+          the model's folder.
 Order     after evaluate.py; next is benchmark.py. make_classifier() is the chapter, and the rest is
           what a command line needs: files, pipes, a prompt, windows, explanations.
 Run       python predict.py "I regret watching this film" "Loved it"

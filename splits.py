@@ -129,7 +129,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
         role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
 
     Film B and film D reach into the gaps, so neither is in both t and v. (A held-out film can still
-    be in train under the other label, and then misleads: this validation errs on the low side.)
+    be in train under the other label, and then mislead: this validation may err on the low side.)
     Where the rows of a file are in no order, a block is as good as a draw.
     """
     train = splits["train"]

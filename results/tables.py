@@ -264,9 +264,10 @@ def validation():
             gaps.append(100 * (held_out["correct"] / held_out["n"] - test["correct"] / test["n"]))
         side = "above" if mean(gaps) > 0 else "below"
         words.append(f"{abs(mean(gaps)):.2f} points {side} (standard deviation {stdev(gaps):.2f})")
-    n = found[0]["runs"]["validation"]["n"]
+    sizes = sorted(one["runs"]["validation"]["n"] for one in found)
     return (
-        f"Measured with `baseline.py`, {len(found)} seeds, {n:,} reviews held out: the accuracy on "
+        f"Measured with `baseline.py`, {len(found)} seeds, {sizes[0]:,} to {sizes[-1]:,} reviews "
+        f"held out: the accuracy on "
         f"random rows was {words[0]} that on the test split, on whole blocks {words[1]} "
         "(`python results/validation.py`)."
     )

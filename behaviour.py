@@ -15,6 +15,7 @@ Shows     $ python behaviour.py
 
 import json
 
+import parallel
 from errors import UserError, make_parser, plain, run_command
 from folder import check_target, write_whole
 from hardware import choose_hardware
@@ -199,13 +200,14 @@ def ask_skills(args):
         check_target(args.results, args.model, *[args.pairs] * bool(args.pairs))
     # Few texts: in fp32, unless another precision was asked for, so that other tools agree.
     device, precision, _ = choose_hardware(args.device, args.precision or "fp32")
+    parallel.join(device)
     classify, run, _ = make_classifier(args.model, device, precision, args.batch_size)
     record = {key: run[key] for key in ("arguments", "versions")} | {"precision": precision}
     if args.behaviour:
         record["families"] = print_behaviour(classify, run["labels"])
     if args.pairs:
         record["pairs"] = print_pairs(classify, run["labels"], args.pairs)
-    if args.results is not None:
+    if args.results is not None and parallel.rank() == 0:
         write_whole(args.results, json.dumps(record, indent=1) + "\n")
 
 

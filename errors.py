@@ -74,6 +74,8 @@ def run_command(main):
     started.append(main)
     try:
         code = main()
+        if sys.stdout:
+            sys.stdout.flush()  # now, or a reader who has gone is noticed when it is too late
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # started by torchrun
             from parallel import leave  # which itself builds on this file
 

@@ -162,8 +162,10 @@ def claim(folder):
     checkpoints.mkdir(exist_ok=True)
     try:
         with only_writer(checkpoints / ".lock", f"--out {folder}"):
-            for left_over in [*Path(folder).glob(".*.new"), *checkpoints.glob(".*.new")]:
-                left_over.unlink()  # of a run that was killed while it wrote
+            for name in (*OURS, "checkpoints/arguments.json"):
+                path = Path(folder, name)
+                for left_over in path.parent.glob(f".{path.name}.*.new"):
+                    left_over.unlink()  # of a run that was killed while it wrote
             try:
                 yield
             finally:

@@ -23,7 +23,7 @@ from pathlib import Path
 import parallel
 from errors import UserError, make_parser, run_command
 from folder import how_to_go_on, open_to_append, write_whole
-from resume import signals_seen, whole_steps
+from resume import at_once, signals_seen, whole_steps
 
 LOOK_EVERY = 10  # steps between two looks of train() at the loss
 
@@ -152,8 +152,8 @@ def supervise(training, diary, judge, keep, args):
     try:
         for record in whole_steps(training):
             diary = diary | {"lines": diary["lines"] + record["lines"]}
-            add_history(args.out, record["lines"])
             now = record["state"] | diary
+            add_history(args.out, record["lines"])
             if signals_seen:  # Ctrl-C came in the middle of a step, which is over now
                 raise KeyboardInterrupt
             figures = record["epoch"]  # None in mid-epoch
@@ -163,13 +163,17 @@ def supervise(training, diary, judge, keep, args):
                 # Before it is judged, too: a run that is killed while it validates, or just after
                 # it saved its best model, goes on from these very weights.
                 keep(now, at_once=True)
-                diary = judge(figures, diary)
+                with at_once():  # validation may take minutes, and can be repeated
+                    judged = judge(figures, diary)
+                diary = judged
                 add_history(args.out, diary["lines"][-1:])
                 now = record["state"] | diary
             keep(now, at_once=bool(fresh))
             if figures and patience_is_over(diary["run"], args):
                 print(f"stopping early: no better {args.select} in {args.patience} epochs")
                 break
+        if signals_seen:  # while the last of these files were written
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         # train() stands still at its yield, so the weights belong to `now`. (With torchrun the
         # signal may have come in mid-step, and the last checkpoint has to do.)

@@ -26,13 +26,13 @@ from errors import UserError, make_parser, run_command
 
 
 def rank():
-    """This process's number, from 0. torchrun tells it through the environment."""
-    return int(os.environ.get("RANK", 0))
+    """This process's number, from 0; before it has joined the others, and alone, 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world():
-    """How many processes take part."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes have joined."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def share(items):
@@ -41,10 +41,14 @@ def share(items):
 
 
 def join(device):
-    """Meet the other processes; from here on only the first one prints. device: this process's."""
-    if world() == 1:
+    """Meet the other processes, of which torchrun tells through the environment: their number, the
+    number of this one, and where to meet. From here on only the first one prints.
+
+    device: this process's.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return
-    if rank() > 0:
+    if int(os.environ.get("RANK", 0)) > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # errors.py still prints what goes wrong
     signal.signal(signal.SIGTERM, another_ended)
     distributed.init_process_group(
@@ -82,7 +86,11 @@ def wrap(model):
     """
     if world() == 1:
         return model
-    return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    # It waits for a gradient of each weight. XLNet has some that no class's logit depends on.
+    unused = model.config.model_type == "xlnet"
+    return torch.nn.parallel.DistributedDataParallel(
+        model, broadcast_buffers=False, find_unused_parameters=unused
+    )
 
 
 def add_up(tensor):
@@ -103,9 +111,8 @@ def copy_from_first(model):
 
 
 def wait():
-    """Go on when all processes have come this far."""
-    if distributed.is_initialized():
-        distributed.barrier()
+    """Go on when all processes have come this far. (barrier() may guess a GPU that is not ours.)"""
+    add_up(torch.zeros(1))
 
 
 def main():

@@ -29,7 +29,7 @@ from evaluate import predict_logits, usual_batch_size
 from explain import explain, print_explanation, write_page
 from folder import check_target, write_whole
 from hardware import choose_hardware
-from rows import count_rows, file_digest, predict_chunks, write_predictions
+from rows import count_rows, file_digest, has_answers_to, predict_chunks, write_predictions
 from windows import average, encode_windows
 
 # What decides an answer: predict.py --resume must not mix two of them.
@@ -154,6 +154,12 @@ def answer_file(args, run, classify, precision):
     if args.label_column:  # typed, so it has to be there
         wanted[label_column] = "--label-column"
     count = count_rows(args.file, wanted)
+    weights = Path(args.model, WEIGHTS_AND_WORDS[0])
+    if args.resume and is_newer(args.out, args.file, weights):
+        if not has_answers_to(args.out, args.file, text_column):
+            raise UserError(f"{args.out} holds answers to other texts than {args.file}: delete it")
+        print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
+        return None
 
     def chunks(skip):
         return predict_chunks(args.file, text_column, label_column, names, classify, skip)
@@ -250,9 +256,6 @@ def main():
         raise UserError("--resume goes with --file and --out")
     if args.out is not None:
         check_target(args.out, args.file, args.model)
-        if args.resume and is_newer(args.out, args.file, Path(args.model, "model.safetensors")):
-            print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
-            return None
     if args.explain and (args.file or args.windows):
         raise UserError("--explain is for texts as they are cut, not for --file or --windows")
     if args.html is not None:

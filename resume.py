@@ -15,6 +15,7 @@ A run in progress, in the folder of its model (removed when the run is done)
 """
 
 import ast
+import contextlib
 import copy
 import hashlib
 import json
@@ -30,7 +31,7 @@ from pathlib import Path
 import torch
 
 import parallel
-from errors import UserError, make_parser, run_command
+from errors import UserError, make_parser, plain, run_command
 from folder import flush_to_disk, how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
@@ -135,7 +136,7 @@ def write_checkpoint(out, number, model, state):
         for left_over in folder.glob(".saving-*"):
             shutil.rmtree(left_over, ignore_errors=True)
     for other in set(numbers(out)) - {number, number - 1}:
-        shutil.rmtree(folder / str(other))
+        shutil.rmtree(folder / str(other), ignore_errors=True)  # one that is being read stays
 
 
 def checksums(folder):
@@ -187,6 +188,7 @@ def go_on(saved, run, model, steps):
 
     machine = saved["run"].get("device", {}).get("name")
     if machine != run["device"]["name"]:
+        machine = plain(str(machine))
         print(f"note       the run began on another machine ({machine}), which rounds otherwise")
     load_model(model, str(saved["weights"]), strict=True)
     run |= {key: saved["run"][key] for key in ("history", "results")}
@@ -216,26 +218,27 @@ def find_checkpoint(out):
 
 # ------------------------------------------------------------------------------ 3. Ctrl-C
 signals_seen = []  # the numbers of the signals that have come
+need_not_wait = []  # not empty inside of at_once()
 
 
 def whole_steps(training):
-    """Yield what the generator `training` yields. While it works, Ctrl-C and SIGTERM have to wait.
+    """Yield what the generator `training` yields; meanwhile Ctrl-C and SIGTERM have to wait.
 
-    In the middle of a step some weights have moved and others have not. So the signal is only noted
-    in `signals_seen`, train() sees it at the end of the step, and yields. Between two records it
-    raises KeyboardInterrupt at once. (With torchrun the processes would have to agree on a step.
+    In the middle of a step some weights have moved and others have not; between two steps the
+    weights may belong to another record than the one at hand. So a signal is only noted, in
+    `signals_seen`: train() sees it at the end of the step and yields, and supervise() ends when
+    what it holds belongs together. (With torchrun the processes would have to agree on a step.
     There everything ends at once, and goes on from the last checkpoint.)
     """
     signals_seen.clear()
     if parallel.world() > 1:
         yield from training
         return
-    working = False
 
     def note(number, frame):
         again = bool(signals_seen)
         signals_seen.append(number)
-        if not working:
+        if need_not_wait:
             raise KeyboardInterrupt
         if again:  # twice: now. SystemExit, because these half-moved weights must not be saved.
             raise SystemExit(128 + number)
@@ -244,17 +247,23 @@ def whole_steps(training):
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, note) for number in signals]
     try:
-        while True:
-            working = True
-            record = next(training, None)
-            working = False
-            if record is None:
-                return
-            yield record
+        yield from training
     finally:
         training.close()
         for number, handler in zip(signals, before):
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def at_once():
+    """Inside this `with`, for work that can be repeated, a signal raises KeyboardInterrupt."""
+    try:
+        need_not_wait.append(True)
+        if signals_seen:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        need_not_wait.clear()
 
 
 # ------------------------------------------------------------------------------ 4. the same run
@@ -322,7 +331,7 @@ def main():
     if is_done(out):
         print(f"{out} is done: there is nothing left to go on with")
         return
-    print(" ".join(["arguments:", *read_arguments(out)]))
+    print(plain(" ".join(["arguments:", *read_arguments(out)])))
     for number in numbers(out):
         folder = Path(out, "checkpoints", str(number))
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6

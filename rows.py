@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from tqdm import tqdm
@@ -157,6 +157,17 @@ def read_notes(out, unfinished, notes, identity):
     if unfinished.stat().st_size < size:
         raise UserError(f"{unfinished} is shorter than it was: delete it and start over")
     return done
+
+
+def has_answers_to(out, path, text_column):
+    """Whether a finished file of answers has the texts of the file `path`, row by row."""
+    asked = (usable_text(row.get(text_column))[0] for row in read_rows(path))
+    csv.field_size_limit(1 << 30)  # see sources.read_csv()
+    with open(out, encoding="utf-8", errors="replace", newline="") as file:
+        answered = (row.get("text") for row in csv.DictReader(file))
+        # Signs that UTF-8 has no bytes for were replaced when the answers were written.
+        pairs = zip_longest((text.encode(errors="replace").decode() for text in asked), answered)
+        return all(text == other for text, other in pairs)
 
 
 def file_digest(path):

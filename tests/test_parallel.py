@@ -96,9 +96,9 @@ def test_shares_make_up_the_whole(monkeypatch, processes):
     ask = (model, examples, make_collate(0), torch.device("cpu"))
     whole = predict_logits(*ask, batch_size=2)
     total = torch.zeros_like(whole)
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr(parallel, "world", lambda: processes)
     for rank in range(processes):
-        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(parallel, "rank", lambda: rank)
         total += predict_logits(*ask, batch_size=2)
     assert torch.equal(total, whole)
 
@@ -112,20 +112,27 @@ def test_without_torchrun_nothing_is_shared():
     assert torch.equal(parallel.add_up(torch.ones(2)), torch.ones(2))
 
 
+def test_a_process_that_has_joined_no_others_does_all_the_work(monkeypatch):
+    """app.py may run where WORLD_SIZE and RANK are set by somebody else."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert parallel.share([1, 2, 3]) == [1, 2, 3]
+
+
 def test_every_process_gets_its_own_random_numbers_back(monkeypatch):
     """A resumed run of several processes drops what each of them would have dropped."""
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(parallel, "world", lambda: 3)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
     scaler, cpu = torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu")
     states, expected = [], []
     for rank in range(3):
-        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(parallel, "rank", lambda: rank)
         torch.manual_seed(rank)
         states.append(take_state({}, optimizer, scaler, cpu))
         expected.append(torch.rand(4))
     state = states[0] | {"random": [sum(one["random"][0] for one in states)]}  # as add_up() does
     for rank in range(3):
-        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(parallel, "rank", lambda: rank)
         put_back(state, optimizer, scaler, cpu)
         assert torch.equal(torch.rand(4), expected[rank])
 
@@ -139,6 +146,8 @@ def test_predict_and_evaluate_share_the_rows_out(rehearsed, tmp_path):
     evaluate = ["evaluate.py", "--model", folder]
     started = torchrun(2, *words, tmp_path / "2.csv", stderr=subprocess.PIPE)
     beside = torchrun(2, *evaluate, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    behaviour = [*evaluate, "--behaviour", "--results"]
+    third = torchrun(2, *behaviour, tmp_path / "2.json", stdout=subprocess.PIPE)
     _, errors = started.communicate(timeout=120)
     assert started.returncode == 0, errors
     one, two = ((tmp_path / f"{n}.csv").read_text().splitlines() for n in (1, 2))
@@ -146,3 +155,6 @@ def test_predict_and_evaluate_share_the_rows_out(rehearsed, tmp_path):
     output, errors = beside.communicate(timeout=120)
     assert beside.returncode == 0, errors
     assert output.split("computed on")[0] == run_script(*evaluate).stdout.split("computed on")[0]
+    asked, _ = third.communicate(timeout=120)
+    assert asked == run_script(*behaviour, tmp_path / "1.json").stdout
+    assert (tmp_path / "2.json").read_text() == (tmp_path / "1.json").read_text()

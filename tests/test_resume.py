@@ -15,6 +15,7 @@ import torch
 from conftest import PROJECT, run_script
 
 import finetune
+import history
 import resume
 from errors import UserError
 from folder import claim, write_whole
@@ -127,6 +128,28 @@ def test_a_run_that_is_stopped_in_a_step_finishes_it_and_goes_on_exactly(
     done = run(place, "--resume", out)
     assert done.returncode == 0 and f"after step {step}:" in done.stdout, done.stderr
     assert outcome(out) == undisturbed
+
+
+@pytest.mark.parametrize("place_of_it", ["history.add_history", "resume.write_checkpoint"])
+def test_a_signal_between_two_steps_saves_what_belongs_together(
+    place, undisturbed, monkeypatch, tmp_path, place_of_it
+):
+    """train() has moved the weights on, so a checkpoint with the record before would be wrong."""
+    module, name = place_of_it.split(".")
+    work, calls = getattr({"history": history, "resume": resume}[module], name), []
+
+    def pressed(*args):
+        calls.append(args)
+        if len(calls) == 2:  # for add_history(): after step 6
+            os.kill(os.getpid(), signal.SIGINT)
+        return work(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place_of_it, pressed)
+        done = run(place, *WORDS, "--out", tmp_path / "out")
+    assert done.returncode == 130 and len(calls) >= 2
+    assert run(place, "--resume", tmp_path / "out").returncode == 0
+    assert outcome(tmp_path / "out") == undisturbed
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
@@ -357,6 +380,23 @@ def test_a_finished_model_and_an_unfinished_run_are_not_overwritten_unasked(
     assert done.returncode == 0 and "is done" in done.stdout
     done = run(place, *WORDS, "--seed", "1", "--out", stopped, "--overwrite")
     assert done.returncode == 0 and outcome(stopped) != undisturbed
+
+
+def test_files_that_only_look_like_ours_are_not_tidied_away(tmp_path):
+    """Somebody may say --out . in a folder with other things in it."""
+    ours, theirs = tmp_path / ".run.json.17.new", tmp_path / ".zshrc.new"
+    ours.touch()
+    theirs.touch()
+    with claim(tmp_path):
+        assert theirs.exists() and not ours.exists()
+
+
+def test_a_folder_from_a_stranger_cannot_clear_the_terminal(stopped):
+    """Signs that command a terminal are shown as spaces."""
+    typed = stopped / "checkpoints" / "arguments.json"
+    typed.write_text(json.dumps(json.loads(typed.read_text()) | {"out": "\033[2J"}))
+    done = run_script("resume.py", stopped)
+    assert done.returncode == 0 and "[2J" in done.stdout and "\033" not in done.stdout
 
 
 def test_a_run_that_fails_before_it_begins_leaves_no_trace(place, tmp_path):

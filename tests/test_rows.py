@@ -172,6 +172,20 @@ def test_a_killed_prediction_goes_on(tmp_path, rehearsed):
     assert done.returncode == 0 and "is done" in done.stdout
 
 
+def test_a_file_of_answers_is_done_for_its_own_texts_only(rehearsed, tmp_path):
+    """Another file that is older must not be called answered, nor the same one with a row more."""
+    words = ["predict.py", "--model", rehearsed[0], "--out", tmp_path / "out.csv", "--resume"]
+    texts = ["fine", "", "two\nlines, and a comma", "x" * 200_000, "\ud800"]
+    for name, some in (("a", texts), ("b", texts[:-1]), ("c", ["other", *texts[1:]])):
+        lines = [json.dumps({"text": text}) + "\n" for text in some]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    assert run_script(*words, "--file", tmp_path / "a.jsonl").returncode == 0
+    assert "is done" in run_script(*words, "--file", tmp_path / "a.jsonl").stdout
+    for name in "bc":
+        done = run_script(*words, "--file", tmp_path / f"{name}.jsonl")
+        assert done.returncode == 2 and "answers to other texts" in done.stderr
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

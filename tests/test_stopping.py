@@ -88,6 +88,22 @@ def test_ctrl_c_while_an_object_is_deleted_ends_the_run(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped with Ctrl-C\n")
 
 
+def test_a_reader_who_leaves_ends_the_command_in_one_line(rehearsed):
+    """`python history.py | head`: what Python still holds back is written before it is too late."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "history.py", rehearsed[0]],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() == 1 and said == "stopped: nobody reads the output any more\n"
+
+
 def test_without_hub_and_cache_the_run_ends_at_once_and_names_two_ways_out(tmp_path):
     """The libraries would retry for 48 s and then print a page of traceback."""
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}

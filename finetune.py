@@ -57,16 +57,8 @@ from hardware import autocast, choose_hardware, to_device
 from model import load_pretrained, load_tokenizer, max_positions, set_trainable
 from optimizer import count_steps, decay_groups, phase_of, rate_factor
 from plan import parse_arguments
-from resume import (
-    check_same,
-    find_checkpoint,
-    go_on,
-    make_keeper,
-    put_back,
-    signals_seen,
-    take_state,
-    what_matters,
-)
+from resume import find_checkpoint, go_on, make_keeper, put_back, signals_seen, take_state
+from same_run import check_same, what_matters
 from sanity import check_sanity, reload_best
 from splits import load_splits, require_all_classes
 

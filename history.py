@@ -145,7 +145,7 @@ def supervise(training, diary, judge, keep, args):
 
     diary: what a checkpoint holds beside the weights and the state of train(): "run", which becomes
         run.json; "lines" of history.jsonl; "expected", the logits that the best epoch's model has
-        to repeat; "same", see resume.what_matters().
+        to repeat; "same", see same_run.what_matters().
     judge(figures, diary) validates; keep(state) writes a checkpoint when it is time for one.
     """
     now = None

@@ -14,18 +14,15 @@ A run in progress, in the folder of its model (removed when the run is done)
     checkpoints/7/SHA256SUMS                to tell a whole checkpoint from a damaged one
 """
 
-import ast
 import contextlib
 import copy
 import hashlib
-import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -35,12 +32,6 @@ from errors import UserError, make_parser, plain, run_command
 from folder import flush_to_disk, how_to_go_on, is_done, read_arguments
 
 FILES = ("weights.safetensors", "state.pt")
-# Options that may change on --resume: where model and data lie, too, because what they are is
-# compared by fingerprints.
-FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "sanity"}
-# Files whose code can change the result.
-CODE = ("dataset", "sources", "splits", "hardware", "model", "attention", "optimizer", "finetune")
-CODE += ("evaluate", "history", "resume", "checkpoint", "parallel")
 
 
 # ------------------------------------------------------------------------------ 1. the state
@@ -264,64 +255,6 @@ def at_once():
         yield
     finally:
         need_not_wait.clear()
-
-
-# ------------------------------------------------------------------------------ 4. the same run
-def what_matters(args, run, examples, model):
-    """{name: value} of everything that has to be the same for a run to go on exactly.
-
-    run: see checkpoint.describe_run(). examples: {role: list of dicts}. The token ids are in it, so
-    a changed tokenizer is noticed. Of the code, comments and docstrings may change.
-    """
-    same = {
-        f"--{name.replace('_', '-')}": value
-        for name, value in vars(args).items()
-        if name not in FREE
-    }
-    same |= {name: version(name) for name in ("torch", "transformers", "tokenizers", "datasets")}
-    same["precision"] = run["device"]["precision"]
-    same["the kind of device"] = run["device"]["type"]
-    same["the number of threads (OMP_NUM_THREADS)"] = run["device"]["threads"]
-    same["the number of processes"] = parallel.world()
-    same["the data (a fingerprint)"] = run["data_fingerprint"]
-    tokens = json.dumps([[row["input_ids"] for row in split] for split in examples.values()])
-    same["the token ids (a fingerprint)"] = digest(tokens)
-    same["the pretrained weights (a fingerprint)"] = run["weights_fingerprint"]
-    same["the model's config.json (a fingerprint)"] = digest(str(model.config))
-    for name in CODE:
-        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        same[f"{name}.py (a fingerprint)"] = digest(code_of(source))
-    return json.loads(json.dumps(same))  # as it comes back from a file
-
-
-def code_of(source):
-    """A program without its comments and docstrings, as text. source: as it stands in the file."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and isinstance(body[:1] and body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                del body[0]
-    return ast.dump(tree)
-
-
-def digest(text):
-    """16 letters that change when the text does."""
-    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:16]
-
-
-def check_same(before, now, out):
-    """Raise UserError, naming every difference, unless the run that goes on is the one it was."""
-    changed = [
-        f"{name} was {before.get(name)} and is {now.get(name)}"
-        for name in sorted(before | now)
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"--resume {out}: this would be another run: {'; '.join(changed)}. Make it the same "
-            "again, or start over with --overwrite"
-        )
 
 
 def main():

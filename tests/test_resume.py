@@ -1,4 +1,4 @@
-"""Appendices H and I: nothing is lost, nothing is written twice, and nothing goes on in silence."""
+"""Appendices H, I and Y: nothing is lost, nothing is written twice, and nothing goes on in silence."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from conftest import PROJECT, run_script
 import finetune
 import history
 import resume
+import same_run
 from errors import UserError
 from folder import claim, write_whole
 
@@ -325,7 +326,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
         patch.setattr(torch, "get_num_threads", lambda: 77)
         assert "(OMP_NUM_THREADS) was" in refused() and "is 77" in refused()
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "code_of", lambda source: "other")
+        patch.setattr(same_run, "code_of", lambda source: "other")
         assert "dataset.py (a fingerprint)" in refused()
     with monkeypatch.context() as patch:
         patch.setattr("hardware.choose_precision", lambda wanted, device: ("fp16", ""))
@@ -339,8 +340,8 @@ def test_comments_and_docstrings_of_the_code_may_change():
     """A reader who adds a note must be able to go on."""
     one = "x = 1  # one\n\ndef f():\n    '''Old.'''\n    return x\n"
     two = "# two\nx = 1\ndef f():\n    '''New.'''\n    return x\n"
-    assert resume.code_of(one) == resume.code_of(two)
-    assert resume.code_of(one) != resume.code_of(one.replace("x = 1", "x = 2"))
+    assert same_run.code_of(one) == same_run.code_of(two)
+    assert same_run.code_of(one) != same_run.code_of(one.replace("x = 1", "x = 2"))
 
 
 def test_a_run_goes_on_where_it_was_moved_to_and_from_any_folder(

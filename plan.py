@@ -16,7 +16,7 @@ import demo
 from dataset import TRUNCATIONS
 from errors import UserError, make_parser
 from folder import is_done, read_arguments, read_json
-from resume import FREE
+from same_run import FREE
 
 
 def parse_arguments(chapter, argv=None):

@@ -319,7 +319,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
     assert re.search(r"the data \(a fingerprint\) was \w{16} and is \w{16}", refused())
     (place / "good.csv").write_text(data)
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "version", lambda name: "0.1")
+        patch.setattr(same_run, "version", lambda name: "0.1")
         assert "torch was 2.13.0" in refused()
         assert "transformers was 5.23.0 and is 0.1" in refused()
     with monkeypatch.context() as patch:

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from errors import UserError, make_parser, run_command
-from folder import read_json, write_whole
+from folder import read_json, seen_from_here, write_whole
 from rows import file_digest
 
 MISTAKES = 20  # so many of the surest are kept with their texts
@@ -44,7 +44,7 @@ def save_results(path, run, evaluated):
     """Write how a model was made (run.json) and how it did."""
     # Whoever reads it elsewhere has other folders: paths are written as seen from here.
     arguments = {
-        name: os.path.relpath(value) if isinstance(value, str) and os.path.isabs(value) else value
+        name: seen_from_here(value) if isinstance(value, str) and os.path.isabs(value) else value
         for name, value in run["arguments"].items()
     }
     record = {"run": run | {"arguments": arguments}, "evaluated": evaluated}

@@ -57,7 +57,7 @@ def count_features(texts, least=2):
 
 
 def to_table(texts, numbers):
-    """A table [N, V] of N texts and V features: 1 / sqrt(n) for each of a text's n features, else 0.
+    """A table [N, V], texts by features: 1 / sqrt(n) for each of a text's n features, else 0.
 
     Sparse: only one cell in ten thousand is not 0, and only those are kept (CSR format: all their
     columns in one list, and where in it each row begins). The root, because a text of four times as

@@ -28,7 +28,7 @@ from dataset import LINE_BREAK, TRUNCATIONS
 from errors import UserError, make_parser, run_command
 from folder import flush_to_disk, write_whole
 from hardware import hardware_name
-from model import load_config, max_positions
+from model import class_names, load_config, max_positions
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -260,7 +260,7 @@ def load_model(folder, device=torch.device("cpu")):
         raise UserError(
             f"--model {folder}: model.safetensors is not the whole model of config.json"
         )
-    if list(model.config.id2label.values()) != run["labels"]:
+    if class_names(model.config) != run["labels"]:
         raise UserError(f"--model {folder}: config.json and run.json name different classes")
     if run["arguments"]["max_length"] > max_positions(model):
         raise UserError(f"--model {folder}: run.json has a max_length that the model cannot read")

@@ -12,11 +12,10 @@ Expect    both accuracies, their difference with a 95 % interval, the probabilit
 
 import json
 import math
-import os
 from statistics import NormalDist
 
 from errors import UserError, make_parser, plain, run_command
-from folder import write_whole
+from folder import seen_from_here, write_whole
 from sources import check_columns, read_rows
 
 
@@ -93,7 +92,7 @@ def compare(path_a, path_b, results=None):
         raise UserError(f"{path_a} and {path_b} have no row that both have answered")
     if results is not None:
         # Paths as seen from here: whoever reads it elsewhere has other folders.
-        counts = {"a": os.path.relpath(path_a), "b": os.path.relpath(path_b), "n": n, "both": both}
+        counts = {"a": seen_from_here(path_a), "b": seen_from_here(path_b), "n": n, "both": both}
         counts |= {"only_a": only_a, "only_b": only_b}
         write_whole(results, json.dumps(counts, indent=1) + "\n")
     difference, low, high = difference_interval(only_a, only_b, n)

@@ -83,6 +83,7 @@ def time_products(model, shapes, device, precision, training=True):
         for reached, matrices in layers_of(model)
     ]
     sizes = {size for _, weights in layers for weight, _ in weights for size in weight.shape}
+    sizes.add(width)  # also where no layer has a Linear of it
     vectors = {size: draw(max(b * t for b, t in shapes), size) for size in sizes}
     scores = draw(max(b * t * t for b, t in shapes) * heads)
 

@@ -21,7 +21,7 @@ from bisect import bisect_right
 import torch
 
 from dataset import clean, make_examples, special_ids, truncate
-from errors import make_parser, plain, run_command
+from errors import UserError, make_parser, plain, run_command
 from evaluate import predict_logits
 from model import load_tokenizer
 from page import card, cards, color_words, document, levels
@@ -132,23 +132,28 @@ def follow_gradients(model, input_ids, word_of, target, pad_token_id, device, tr
     return found, gap, empty
 
 
-def explain(model, tokenizer, collate, text, arguments, device, quick=False):
+def explain(model, tokenizer, collate, text, arguments, device, quick=False, target=None):
     """All about one text, as a dict: "words", "left_out", "shares", "gap", "from", "to", "target".
 
     arguments: of the run: max_length, truncation. left_out and shares: {word number: share}; words
     that were cut away are in neither. "from" and "to": the margin without words, and with all.
     quick: no words are left out one by one, and few steps are tried: for a page that must not wait.
+    target: the class to explain; None for the answer. Raises UserError for a model that takes token
+    ids only.
     """
     words, input_ids, word_of = encode_words(
         text, tokenizer, arguments["max_length"], arguments["truncation"]
     )
     logits = predict_logits(model, make_examples([input_ids], [0]), collate, device)  # [1, C]
-    target = logits.argmax(dim=-1).item()
+    target = logits.argmax(dim=-1).item() if target is None else target
     model.eval()
     tries = STEPS[:2] if quick else STEPS
-    shares, gap, empty = follow_gradients(
-        model, input_ids, word_of, target, tokenizer.pad_token_id, device, tries
-    )
+    try:
+        shares, gap, empty = follow_gradients(
+            model, input_ids, word_of, target, tokenizer.pad_token_id, device, tries
+        )
+    except (TypeError, NotImplementedError) as error:  # Longformer; T5 and BART
+        raise UserError("this model takes token ids only: its answers have no gradients") from error
     left_out = {}
     if not quick:
         left_out = leave_out(model, collate, input_ids, word_of, target, device)

@@ -72,6 +72,14 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def seen_from_here(path):
+    """A path as whoever reads it elsewhere can use it; on another drive of Windows as it is."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)
+
+
 def open_to_append(path):
     """Open a text file to write at its end; not through a link."""
     flags = getattr(os, "O_NOFOLLOW", 0)  # Windows has none

@@ -60,6 +60,8 @@ def load_tokenizer(name):
         raise UserError(
             f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
         )
+    if tokenizer.padding_side != "right":
+        raise UserError(f"{name}: reads texts that end at the last position (XLNet does): not here")
     return tokenizer
 
 
@@ -81,7 +83,7 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
 
         logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
         config = load_config(name)
-        old_names = list(config.id2label.values())
+        old_names = class_names(config)
         label_names = label_names or old_names
         config.id2label = dict(enumerate(label_names))  # their number is num_labels
         config.label2id = {label: i for i, label in enumerate(label_names)}
@@ -129,6 +131,11 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     )
 
 
+def class_names(config):
+    """The names of a model's classes, in the order of its logits (a file may have another)."""
+    return [config.id2label[number] for number in sorted(config.id2label)]
+
+
 def load_config(name):
     """A model's config. Raises ValueError if it asks for attention code from somewhere else.
 
@@ -166,7 +173,7 @@ def max_positions(model):
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
-    # ModernBERT and others compute positions and have no table. T5 and XLNet count distances only,
+    # ModernBERT and others compute positions and have no table. T5 counts distances only,
     # which have no end.
     most = getattr(model.config, "max_position_embeddings", None)
     return most if most and most > 0 else 1_000_000

@@ -86,11 +86,7 @@ def wrap(model):
     """
     if world() == 1:
         return model
-    # It waits for a gradient of each weight. XLNet has some that no class's logit depends on.
-    unused = model.config.model_type == "xlnet"
-    return torch.nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=unused
-    )
+    return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def add_up(tensor):

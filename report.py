@@ -79,12 +79,17 @@ def show_mistakes(found, count):
     collate, items = make_collate(tokenizer.pad_token_id), []
     for row in tqdm(rows[:count], desc="explaining mistakes", unit=" reviews", leave=False):
         review = test["mistakes"][row]
-        why = explain(model, tokenizer, collate, review, run["arguments"], device, quick=True)
         answer, truth = names[predicted[row]], names[test["labels"][row]]
+        try:  # the answer that was given then; with --windows another than the cut text's, perhaps
+            about = (collate, review, run["arguments"], device)
+            why = explain(model, tokenizer, *about, quick=True, target=predicted[row].item())
+            shown = color_words(why["words"], why["shares"])
+            shown += f'<p class="note">{text(gap_in_words(why))}</p>'
+        except UserError as error:
+            shown = f'<p>{text(review)}</p><p class="note">{text(str(error))}</p>'
         items.append(
             f"<li>{text(answer)} {scores[row]:.3f}, but is <strong>{text(truth)}</strong>"
-            f"{color_words(why['words'], why['shares'])}"
-            f'<p class="note">{text(gap_in_words(why))}</p></li>'
+            f"{shown}</li>"
         )
     return f"<ol>{''.join(items)}</ol>"
 

@@ -14,11 +14,11 @@ Shows     $ python sources.py demo_reviews
 
 import csv
 import json
-import math
+import re
 from collections import Counter
 from pathlib import Path
 
-from errors import UserError, make_parser, run_command
+from errors import UserError, make_parser, plain, run_command
 from hub import connect_to_hub, hub_error, patiently
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -82,6 +82,12 @@ def read_csv(path):
                         f"{path}, line {reader.line_num}: more cells than columns "
                         f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must "
                         'be in double quotes, "like this"'
+                    )
+                if delimiter == "\t" and any("\t" in c and "\n" in c for c in row.values() if c):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: a quote that opens in one line and "
+                        "closes in another has made one row of several; double the quotes of a "
+                        'text, and put it in quotes, "like ""this"""'
                     )
                 yield row
         except csv.Error as error:
@@ -170,7 +176,11 @@ def load_folder(folder, text_column, label_column):
         if len(files) > 1:
             raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
         if files:
-            texts, labels = load_table(files[0], text_column, label_column)
+            try:
+                texts, labels = load_table(files[0], text_column, label_column)
+            except UserError as error:
+                away = f"; if {files[0].name} has no labels, move it away: it can test nothing"
+                raise UserError(f"{error}{away if name != 'train' else ''}") from error
             # A test file without answers, as competitions hand out, can measure nothing.
             if name == "train" or any(label not in (None, "") for label in labels):
                 splits[name] = texts, labels
@@ -196,6 +206,8 @@ def load_hub_dataset(data, text_column, label_column):
             continue
         table = found[split]
         wanted = {text_column: "--text-column", label_column: "--label-column"}
+        if split != "train" and label_column not in table.column_names:
+            continue  # it can measure nothing, as below
         check_columns(table.column_names, wanted, f"the data set {data!r}")
         labels = list(table[label_column])
         names = getattr(table.features[label_column], "names", None)
@@ -217,20 +229,19 @@ def label_name(value):
     if isinstance(value, (list, dict, bytes)):
         raise UserError(f"the label {value!r} is neither a number nor a name")
     text = "" if value is None else " ".join(str(value).split())
-    try:
-        number = float(text)
-    except ValueError:
-        return FULL_NAMES.get(text, text) or None
-    if math.isnan(number):  # what tables write for a missing number
+    if text.lower() == "nan":  # what tables write for a missing number
         return None
-    if math.isinf(number):
-        return text
-    if not number.is_integer():
+    # Not float(): it takes 1_1, 1e1 and 11 for the same number, and forgets digits of long ones.
+    number = re.fullmatch(r"([+-]?)0*([0-9]+)(?:\.([0-9]*))?|[+-]?\.[0-9]+", text)
+    if not number:
+        return FULL_NAMES.get(text, text) or None
+    sign, whole, fraction = number.groups()
+    if whole is None or (fraction or "").strip("0"):
         raise UserError(
             f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) "
             "or names; turn scores into classes first"
         )
-    return str(int(number))
+    return ("-" if sign == "-" and whole != "0" else "") + whole
 
 
 def find_label_names(labels):
@@ -296,10 +307,10 @@ def main():
     for split, (texts, labels) in splits.items():
         counts = Counter(label_name(label) for label in labels)
         shown = ", ".join(f"{count:,} {name or 'without label'}" for name, count in counts.items())
-        print(f"{split}: {len(texts):,} rows ({shown})")
+        print(f"{split}: {len(texts):,} rows ({plain(shown)})")
         # The first and the last row, which show whether the labels are sorted.
         for i in (0, len(texts) - 1):
-            print(f"    row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}")
+            print(plain(f"row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}"))
 
 
 if __name__ == "__main__":

@@ -225,11 +225,14 @@ def load_split(
         notes = [note for note in notes if note.startswith(split)]
         same = data == arguments["data"]
         same = same or Path(data).resolve() == Path(arguments["data"]).resolve()
-        same = same and columns == (arguments["text_column"], arguments["label_column"])
-        if same and now != run.get("data_fingerprint", now):
+        # Other columns divide one file otherwise; where it brings its own splits they do not.
+        columns_kept = columns == (arguments["text_column"], arguments["label_column"])
+        divided = any("held out" in note for note in notes)
+        if same and now != run.get("data_fingerprint", now) and (columns_kept or divided):
             notes.append(
-                "warning: the data has changed since training, and with it the division: reviews "
-                f"that were trained on may stand in {split} now"
+                f"warning: the {'data has' if columns_kept else 'columns have'} changed since "
+                "training, and with it the division: reviews that were trained on may stand in "
+                f"{split} now"
             )
         if not chosen["texts"]:
             raise UserError(f"the {split} split of {data} is empty: {'; '.join(notes)}")

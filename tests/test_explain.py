@@ -10,6 +10,7 @@ from conftest import FAMILIES, PROJECT, make_model, run_script
 
 from checkpoint import load_model
 from dataset import encode, make_collate
+from errors import UserError
 from explain import encode_words, explain, integrate_gradients, margin, paint, write_page
 from sources import load_table
 from windows import average, encode_windows, split_windows
@@ -131,6 +132,23 @@ def test_every_family_can_be_explained(family, tokenizer):
     found = explain(model, tokenizer, make_collate(0), "the film was good " * 8, arguments, CPU)
     assert abs(found["gap"]) < 0.02 * max(1, abs(found["to"] - found["from"]))
     assert set(found["shares"]) == set(found["left_out"]) < set(range(32)), "the rest was cut"
+
+
+def test_any_class_can_be_explained_and_a_model_without_embeddings_is_refused(tokenizer):
+    """A page explains the answer that was given, which with --windows may be another one."""
+    model, text = make_model(loud=True), "the film was good"
+    about = (tokenizer, make_collate(0), text, {"max_length": 20, "truncation": "head"}, CPU)
+    ways = [explain(model, *about, quick=True, target=number) for number in (0, 1)]
+    assert [way["target"] for way in ways] == [0, 1]
+    assert ways[0]["shares"][1] == pytest.approx(-ways[1]["shares"][1], abs=1e-5)
+
+    def only_ids(self, args, kwargs):
+        if "inputs_embeds" in kwargs:
+            raise TypeError("zeros_like(): argument 'input' must be Tensor, not NoneType")
+
+    model.register_forward_pre_hook(only_ids, with_kwargs=True)
+    with pytest.raises(UserError, match="takes token ids only"):
+        explain(model, *about)
 
 
 # ------------------------------------------------------------------------------ words, output

@@ -159,6 +159,12 @@ def test_layers_that_share_their_weights_are_counted_each():
     assert scoring == pytest.approx(forward.get_total_flops(), rel=0.1)  # and a projection
 
 
+def test_the_limit_can_be_timed_where_no_layer_multiplies_by_a_matrix(monkeypatch):
+    """SqueezeBERT convolves; a run must not end at a line that only foretells its time."""
+    monkeypatch.setattr(cost, "layers_of", lambda model: [(True, [])])
+    assert cost.time_products(make_model(), [(2, 8)], torch.device("cpu"), "fp32") > 0
+
+
 @pytest.mark.parametrize("train_layers", [None, 0, 1])
 def test_the_limit_runs_the_products_that_are_counted(train_layers):
     """Else a run with frozen layers would be compared with products it never computes."""

@@ -1,5 +1,7 @@
 """Chapter 3: the right device and format, a fresh head, and nothing moves that should not."""
 
+import json
+
 import pytest
 import torch
 from conftest import FAMILIES, make_model
@@ -7,6 +9,8 @@ from conftest import FAMILIES, make_model
 from errors import UserError, out_of_memory
 from hardware import autocast, choose_device, choose_precision
 from model import (
+    class_names,
+    load_config,
     load_pretrained,
     load_tokenizer,
     max_positions,
@@ -128,6 +132,18 @@ def test_a_head_for_the_same_classes_is_kept_and_any_other_is_drawn_anew(tmp_pat
         assert other.config.id2label == dict(enumerate(names))
 
 
+def test_class_names_come_in_the_order_of_the_logits(tmp_path):
+    """A program that sorts a file's keys as words writes 0, 1, 10, 11, 2."""
+    model = make_model()
+    names = [f"class {i}" for i in range(12)]
+    model.config.id2label = dict(enumerate(names))
+    model.config.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config, sort_keys=True))
+    config = load_config(str(tmp_path))
+    assert list(config.id2label) != list(range(12)) and class_names(config) == names
+
+
 def test_a_checkpoint_without_its_encoder_is_refused(tmp_path):
     """A random encoder in place of a pretrained one trains without error, and learns little."""
     from safetensors.torch import load_file, save_file
@@ -213,4 +229,13 @@ def test_a_tokenizer_without_padding_token_is_refused(tmp_path, tokenizer):
         config.replace('"pad_token": "[PAD]"', '"pad_token": null')
     )
     with pytest.raises(UserError, match="cannot pad"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_model_that_reads_the_last_position_is_refused(tmp_path, tokenizer):
+    """XLNet pads on the left; padded on the right, it would judge by a padding cell."""
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+    with pytest.raises(UserError, match="last position"):
         load_tokenizer(str(tmp_path))

@@ -104,6 +104,17 @@ def test_changed_data_is_noticed_through_a_link_as_well(tmp_path):
         assert any("has changed since training" in note for note in notes)
 
 
+def test_other_columns_divide_one_file_otherwise_and_that_is_said(tmp_path):
+    """Rows are held out label by label: with a second annotator's, train rows stand in test."""
+    rows = [f"film {i},{i % 2},{(i + (i % 7 == 0)) % 2}" for i in range(200)]
+    path = write_csv(tmp_path / "a.csv", rows, header="text,label,second")
+    arguments = {"data": path, "text_column": "text", "label_column": "label", "seed": 42}
+    run = {"arguments": arguments, "labels": ["0", "1"], "data_fingerprint": load_splits(path)[3]}
+    assert not any("warning" in note for note in load_split(run, "test")[1])
+    notes = load_split(run, "test", label_column="second")[1]
+    assert any("warning: the columns have changed since training" in note for note in notes)
+
+
 def test_rows_without_text_or_label_are_dropped_and_counted(tmp_path):
     """Silence would leave the reader wondering where 3 of 43 rows went."""
     rows = [f"text {i},{i % 2}" for i in range(40)] + [",1", "   ,0", "no label,"]
@@ -135,6 +146,9 @@ def test_a_test_file_without_answers_is_left_aside(tmp_path):
     write_csv(tmp_path / "test.csv", ["a,", "b,"])
     splits, _, _, _ = load_splits(str(tmp_path))
     assert set(splits["test"]["labels"]) == {0, 1}, "held out from train instead"
+    write_csv(tmp_path / "test.csv", ["a", "b"], header="text")
+    with pytest.raises(UserError, match="if test.csv has no labels, move it away"):
+        load_splits(str(tmp_path))
 
 
 def test_every_file_type_gives_the_same_rows(tmp_path):
@@ -172,3 +186,18 @@ def test_label_names_are_found_in_numbers_and_in_names():
         label_index("maybe", names)
     with pytest.raises(UserError, match="whole number"):
         find_label_names(["0.5", "1"])
+
+
+def test_names_that_python_would_read_as_one_number_stay_apart():
+    """float() takes 1_1, 1e1 and 11 for numbers, and 17 digits for others."""
+    apart = ["1_1", "11", "1e1", "10", "12345678901234567", "12345678901234568"]
+    assert set(find_label_names(apart)) == set(apart)
+    assert set(find_label_names(["007", "+7", 7.0, "-0", ".", "nan"])) == {"7", "0", "."}
+
+
+def test_a_quote_that_runs_on_does_not_join_two_rows_of_a_tsv(tmp_path):
+    """Few TSV files have quoted cells: a quotation goes on from one review to the next."""
+    path = tmp_path / "x.tsv"
+    path.write_text('text\tlabel\n"I liked it\tpos\nit was bad"\tneg\n')
+    with pytest.raises(UserError, match="line 3: a quote that opens in one line"):
+        list(read_rows(path))

@@ -106,7 +106,6 @@ def make_page(asked, run, folder):
             return predict_chunks(file, column, label_column, run["labels"], asked.classify, skip)
 
         rows, errors = write_predictions(out, count, chunks, identity={})
-        csv.field_size_limit(1 << 30)  # see sources.read_csv()
         with open(out, encoding="utf-8", newline="") as answers:
             first = [[cell[:200] for cell in row] for row in islice(csv.reader(answers), 1, 21)]
         (here / "typed.csv").unlink(missing_ok=True)

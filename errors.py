@@ -21,12 +21,17 @@ started = []  # not empty: main() is at work
 interrupts = []  # the Ctrl-C's that came, until a loop that can be resumed takes over (resume.py)
 
 
+def end_at_once():
+    """End after Ctrl-C where no exception would reach run_command()."""
+    print("stopped with Ctrl-C", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 def note_interrupt(number, frame):
     """Ctrl-C. Libraries may catch it while they are imported, which takes seconds, and go on, or
     complain of something else. So before main() we end here, and in it we write it down."""
     if not started:
-        print("stopped with Ctrl-C", file=sys.stderr, flush=True)
-        os._exit(130)  # nothing has been begun that could be harmed
+        end_at_once()  # nothing has been begun that could be harmed
     interrupts.append(number)
     raise KeyboardInterrupt
 
@@ -34,18 +39,16 @@ def note_interrupt(number, frame):
 def unhandled(kind, error, trace, page=sys.excepthook):
     """What Python calls last, for what comes before run_command(): Ctrl-C is no news."""
     if interrupts or kind is KeyboardInterrupt:
-        print("stopped with Ctrl-C", file=sys.stderr, flush=True)
-        os._exit(130)
+        end_at_once()
     page(kind, error, trace)
 
 
 def swallowed(event, page=sys.unraisablehook):
     """What Python calls for an error where it can raise none, while an object is deleted for
     example. It would print a page and go on; a Ctrl-C that came just there has to end the run."""
-    if event.exc_type is not KeyboardInterrupt:
-        return page(event)
-    print("stopped with Ctrl-C", file=sys.stderr, flush=True)
-    os._exit(130)
+    if event.exc_type is KeyboardInterrupt:
+        end_at_once()
+    page(event)
 
 
 # Only for our own commands: who imports one of these files, a test for example, has their own ways.

@@ -23,7 +23,7 @@ from pathlib import Path
 import parallel
 from errors import UserError, make_parser, run_command
 from folder import how_to_go_on, open_to_append, write_whole
-from resume import at_once, signals_seen, whole_steps
+from resume import interruptible, signals_seen, whole_steps
 
 LOOK_EVERY = 10  # steps between two looks of train() at the loss
 
@@ -163,7 +163,7 @@ def supervise(training, diary, judge, keep, args):
                 # Before it is judged, too: a run that is killed while it validates, or just after
                 # it saved its best model, goes on from these very weights.
                 keep(now, at_once=True)
-                with at_once():  # validation may take minutes, and can be repeated
+                with interruptible():  # validation may take minutes, and can be repeated
                     judged = judge(figures, diary)
                 diary = judged
                 add_history(args.out, diary["lines"][-1:])

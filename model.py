@@ -61,7 +61,7 @@ def load_tokenizer(name):
             f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
         )
     if tokenizer.padding_side != "right":
-        raise UserError(f"{name}: reads texts that end at the last position (XLNet does): not here")
+        raise UserError(f"{name}: wants its padding on the left, as XLNet does; try another model")
     return tokenizer
 
 

@@ -209,7 +209,7 @@ def find_checkpoint(out):
 
 # ------------------------------------------------------------------------------ 3. Ctrl-C
 signals_seen = []  # the numbers of the signals that have come
-need_not_wait = []  # not empty inside of at_once()
+need_not_wait = []  # not empty inside of interruptible()
 
 
 def whole_steps(training):
@@ -246,7 +246,7 @@ def whole_steps(training):
 
 
 @contextlib.contextmanager
-def at_once():
+def interruptible():
     """Inside this `with`, for work that can be repeated, a signal raises KeyboardInterrupt."""
     try:
         need_not_wait.append(True)

@@ -162,7 +162,6 @@ def read_notes(out, unfinished, notes, identity):
 def has_answers_to(out, path, text_column):
     """Whether a finished file of answers has the texts of the file `path`, row by row."""
     asked = (usable_text(row.get(text_column))[0] for row in read_rows(path))
-    csv.field_size_limit(1 << 30)  # see sources.read_csv()
     with open(out, encoding="utf-8", errors="replace", newline="") as file:
         answered = (row.get("text") for row in csv.DictReader(file))
         # Signs that UTF-8 has no bytes for were replaced when the answers were written.

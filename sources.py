@@ -22,6 +22,7 @@ from errors import UserError, make_parser, plain, run_command
 from hub import connect_to_hub, hub_error, patiently
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+csv.field_size_limit(1 << 30)  # the module's own, 131,072 characters, is under a long review
 
 # Names that data sets abbreviate, written out, because they are shown in every output.
 FULL_NAMES = {"neg": "negative", "pos": "positive"}
@@ -59,7 +60,6 @@ def read_rows(path):
 
 def read_csv(path):
     """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
-    csv.field_size_limit(1 << 30)  # its own limit, 131,072 characters, is under a long review
     # utf-8-sig: spreadsheets start a file with an invisible mark, which would stick to the first
     # name. newline="": a quoted text may contain line ends, which are for the csv module to read.
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -179,8 +179,11 @@ def load_folder(folder, text_column, label_column):
             try:
                 texts, labels = load_table(files[0], text_column, label_column)
             except UserError as error:
-                away = f"; if {files[0].name} has no labels, move it away: it can test nothing"
-                raise UserError(f"{error}{away if name != 'train' else ''}") from error
+                if name == "train" or f"no column {label_column!r}" not in str(error):
+                    raise
+                raise UserError(
+                    f"{error}; without labels it can test nothing: move it away"
+                ) from error
             # A test file without answers, as competitions hand out, can measure nothing.
             if name == "train" or any(label not in (None, "") for label in labels):
                 splits[name] = texts, labels
@@ -310,7 +313,8 @@ def main():
         print(f"{split}: {len(texts):,} rows ({plain(shown)})")
         # The first and the last row, which show whether the labels are sorted.
         for i in (0, len(texts) - 1):
-            print(plain(f"row {i + 1:,}: {label_name(labels[i])} | {str(texts[i])[:70]}"))
+            shown = plain(f"{label_name(labels[i])} | {str(texts[i])[:70]}")
+            print(f"    row {i + 1:,}: {shown}")
 
 
 if __name__ == "__main__":

@@ -237,5 +237,5 @@ def test_a_model_that_reads_the_last_position_is_refused(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
-    with pytest.raises(UserError, match="last position"):
+    with pytest.raises(UserError, match="padding on the left"):
         load_tokenizer(str(tmp_path))

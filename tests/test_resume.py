@@ -1,4 +1,4 @@
-"""Appendices H, I and Y: nothing is lost, nothing is written twice, and nothing goes on in silence."""
+"""Appendices H, I and Y: nothing is lost, nothing written twice, and nothing goes on in silence."""
 
 import json
 import os

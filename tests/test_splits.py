@@ -147,7 +147,7 @@ def test_a_test_file_without_answers_is_left_aside(tmp_path):
     splits, _, _, _ = load_splits(str(tmp_path))
     assert set(splits["test"]["labels"]) == {0, 1}, "held out from train instead"
     write_csv(tmp_path / "test.csv", ["a", "b"], header="text")
-    with pytest.raises(UserError, match="if test.csv has no labels, move it away"):
+    with pytest.raises(UserError, match="no column 'label'.*move it away"):
         load_splits(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and a hub that cannot be reached: one line, at once (more about runs in test_resume.py)."""
+"""Ctrl-C, and a hub that cannot be reached: one line, at once (runs are in test_resume.py)."""
 
 import contextlib
 import os

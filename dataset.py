@@ -1,15 +1,16 @@
-"""Chapter 1: from a review to a batch.
+"""Chapter 1 of 5: from a file of reviews to a batch of numbers.
 
-Teaches   how text becomes the rectangles of integers that a model reads: cleaning, tokens,
-          truncation, padding, attention masks, and batches of like length.
-Order     first; next is splits.py.
+Teaches   how texts are divided so that a good result is earned, and how they become the tables of
+          numbers that a model reads: cleaning, tokens, truncation, padding, the attention mask.
+Order     first; next is model.py.
 Run       python dataset.py "It isn't good :(" "Loved it"
           python dataset.py --max-length 8 --truncation head "A film that takes its time, and mine"
-Expect    every step for your own sentences: text, tokens, ids, what truncation cuts, and the padded
-          batch with its mask drawn as a grid.
-Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in a
-          split, C classes; W numbers to a token, in H heads of D each. [B, T] is a table (a
-          tensor) of B rows and T columns, [] a single number.
+          python dataset.py --data support/demo_reviews
+Expect    every step for your own sentences: text, tokens, ids, what truncation cuts, the padded
+          batch and its mask. With --data: which reviews play which role, and what was left out.
+Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in all,
+          C classes. [B, T] is a tensor (a table of numbers) of B rows and T columns; [] is a single
+          number.
 Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved it"
              [CLS]      it     isn       '       t    good       :       (   [SEP]
                  2     214     213       6      45     196      23       7       3
@@ -22,44 +23,160 @@ Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved i
 
 import random
 import re
-import unicodedata
-
-# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
-from errors import UserError, make_parser, run_command
+from collections import Counter
 
 import torch
 from tqdm import tqdm
 
-from model import load_tokenizer  # the next chapter but one; nothing else of it is needed here
+from support.errors import UserError, make_parser, plain, run_command
+from support.pretrained import load_tokenizer
+from support.tables import find_label_names, fingerprint, is_blank, load_source, usable_rows
+from support.windows import TRUNCATIONS
 
-TRUNCATIONS = ("head", "tail", "head+tail")
-LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; checkpoint.py saves it with the tokenizer
+LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
+TEST_SEED = 42  # of the reviews that test a model, whatever the seed of its run
 
 
 # ------------------------------------------------------------------------------ 1. clean
 def clean(text):
-    """Return `text` with its HTML line breaks and runs of white space turned into single spaces.
+    """Return `text` with HTML line breaks and runs of white space turned into single spaces.
 
-    Nothing else. IMDB's texts were cut out of web pages: `<br />` has no opinion, and costs four
-    tokens each time. Punctuation, "not" and ":(" have one, and the model met them all when it was
-    pretrained: the stop-word lists of older recipes take away what it knows. Case is left to the
-    tokenizer: an uncased one lowers it by itself, a cased one needs it.
+    Nothing else. IMDB's texts were cut out of web pages. `<br />` holds no opinion, and costs four
+    tokens each time. Punctuation, "not" and ":(" do hold one, and the model met all of them when it
+    was pretrained; the stop-word lists of older recipes take away what it knows. Upper case is left
+    to the tokenizer: some models need it, others lower it themselves.
     """
-    # Half an emoji (a lone surrogate, from a cut string) is no character, and stops the tokenizer.
-    text = text.encode("utf-8", errors="replace").decode("utf-8")
+    text = text.encode("utf-8", errors="replace").decode("utf-8")  # half an emoji becomes "?"
     text = " ".join(re.sub(LINE_BREAK, " ", text).split())
-    # Categories C and Z of Unicode: control characters, zero-width joiners, spaces of all kinds. A
-    # text of nothing else is empty, however long it is.
-    return "" if all(unicodedata.category(sign)[0] in "CZ" for sign in text) else text
+    return "" if is_blank(text) else text  # invisible characters alone are no text
 
 
-# ------------------------------------------------------------------------------ 2. tokens and ids
+# ------------------------------------------------------------------------------ 2. three splits
+def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
+    """Load a data set and divide it by role. Returns (splits, names, notes, fingerprint).
+
+    splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
+        "texts" (cleaned strings) and "labels" (class numbers).
+        train       the model learns from it;
+        validation  held out from train, unless the data brings its own. It alone decides which
+                    epoch's model is kept;
+        test        read once, at the very end. It chooses nothing, so it cannot flatter.
+    names: the names of the classes, found in the labels unless a trained model gives them.
+    notes: what was dropped, held out or drawn, one printable line each.
+    fingerprint: 16 letters that change when the data or its division does.
+    data: a file, a folder with train.* and test.*, or the name of a data set on the hub. seed: of
+        what is held out and drawn, but for test. subset: so many train reviews, as many of each
+        class, and at most so many of validation and test; None for all.
+    Raises UserError where the data cannot be read or its labels cannot be used.
+    """
+    if subset is not None and subset < 1:
+        raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
+    found = load_source(data, text_column, label_column)  # {role: (texts, labels)}, as they stand
+    names, notes = names or find_label_names(found["train"][1]), []
+    splits = {
+        role: usable_rows(*columns, names, role, notes, clean) for role, columns in found.items()
+    }
+    for role in ("test", "validation"):
+        if role not in splits:
+            hold_out(splits, role, draw_rules(role, seed)[0], notes)
+    drop_copies(splits, notes)
+    whole = fingerprint(splits)  # before the draw: the same whatever the subset
+    for role in splits if subset is not None else ():
+        labels = splits[role]["labels"]
+        if role == "train" and subset > len(labels):
+            notes.append(f"train: --subset {subset:,} is more than there is, using all")
+        splits[role] = take(splits[role], draw(labels, subset, *draw_rules(role, seed)))
+    return splits, names, notes, whole
+
+
+def hold_out(splits, role, seed, notes, share=0.1):
+    """Move `share` of the train rows to a new split: from each label one block of rows.
+
+    Why a block, and not random rows? IMDB's rows are ordered by film: up to 30 reviews of one film,
+    then the next. Draw at random, and nearly every held-out review is about a film that is also in
+    train. Most reviews of a film have the same label, so a model can guess the label from the film
+    and need not read the review. Such a validation split praises a model for knowing films. A block
+    holds whole films. The films at its two ends could still be shared, so the rows beside the block
+    are left out. One letter a row, the letter being the film:
+
+        rows of one label   A A A B B B B C C C D D D D E E E
+        role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
+
+    Films B and D reach into the gaps, so neither is in both t and v. (A held-out film can still be
+    in train under the other label, and mislead: this validation errs a little on the low side.)
+    """
+    train = splits["train"]
+    generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
+    kept, held = [], []
+    for label in sorted(set(train["labels"])):
+        rows = [i for i, other in enumerate(train["labels"]) if other == label]
+        size = max(1, round(share * len(rows)))
+        # 30: IMDB's longest run of one film. A small file cannot spare so many rows. There the gap
+        # is a tenth of what is held out, and a film at the border may be shared.
+        gap = min(30, size // 10)
+        start = generator.randint(0, len(rows) - size)
+        held += rows[start : start + size]
+        kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
+    unused = len(train["labels"]) - len(kept) - len(held)
+    notes.append(
+        f"{role}: held out {len(held):,} train rows in blocks, {unused:,} beside them unused"
+    )
+    splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
+
+
+def drop_copies(splits, notes):
+    """No text may stand on two sides: a copy in test is a leaked answer. The copy leaves train."""
+    for role, others in (("validation", ["test"]), ("train", ["test", "validation"])):
+        elsewhere = {text for other in others for text in splits[other]["texts"]}
+        kept = [i for i, text in enumerate(splits[role]["texts"]) if text not in elsewhere]
+        if copies := len(splits[role]["texts"]) - len(kept):
+            notes.append(
+                f"{role}: dropped {copies:,} exact copies of {' or '.join(others)} reviews"
+            )
+        splits[role] = take(splits[role], kept)
+
+
+def draw_rules(role, seed):
+    """(seed, equal) for draw(), by the role of a split.
+
+    Every model is tested on the same reviews, whatever its seed. Otherwise two results would differ
+    by the luck of the draw as well.
+    """
+    return TEST_SEED if role == "test" else seed, role == "train"
+
+
+def draw(labels, count, seed, equal):
+    """Choose at most `count` row numbers at random. (IMDB's first 12,500 rows are all negative.)
+
+    equal=True takes as many of each class: for training, so that a rare class is not drowned out.
+    equal=False keeps the classes' own shares: for a split whose result must speak for all rows.
+    Every row gets a key, and the rows with the smallest keys are taken. With 6 negative rows (n)
+    and 3 positive ones (p), to draw 6:
+        equal       n 0 1 2 3 4 5            p 0 1 2           n p n p n p, one to one
+        in shares   n .08 .25 .42 .58 ...    p .17 .50 .83     n p n n p n, two to one, as in all
+    """
+    order = list(range(len(labels)))
+    random.Random(seed).shuffle(order)
+    size, rank, keys = Counter(labels), Counter(), {}
+    for i in order:
+        keys[i] = rank[labels[i]] if equal else (rank[labels[i]] + 0.5) / size[labels[i]]
+        rank[labels[i]] += 1
+    return sorted(sorted(order, key=keys.get)[:count])
+
+
+def take(split, rows):
+    """The given rows of a split, as a split."""
+    return {column: [values[i] for i in rows] for column, values in split.items()}
+
+
+# ------------------------------------------------------------------------------ 3. tokens and ids
+# A token is a word, or a piece of one, from a fixed list; its number in the list is its id.
 def special_ids(tokenizer):
-    """The ids a model expects around each text, as two lists: for BERT [101] and [102].
+    """The ids that the model expects before and after each text: for BERT [101] and [102].
 
-    101 is [CLS], which opens every text (DistilBERT's head reads the vector that comes out at its
-    place), and 102 is [SEP], which closes it. Other models have other marks, so ask the tokenizer:
-    encode a word with and without them, and look what was added.
+    101 is [CLS], which opens every text; the model's verdict will be read off at its place. 102 is
+    [SEP], which closes it. Other models have other marks, so ask the tokenizer: encode a letter
+    with and without them, and look what was added.
     """
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
@@ -68,57 +185,55 @@ def special_ids(tokenizer):
 
 
 def truncate(ids, room, how):
-    """Cut a list of token ids to at most `room`: keep its head, its tail, or some of both.
+    """Cut a list of ids to at most `room`: keep its head, its tail, or some of both.
 
-    A model has a fixed number of positions (DistilBERT 512: one learned vector for "I am the 1st
-    token", "the 2nd", ...), and attention, in which every token looks at every other, costs time
-    and memory with the square of the length. Reviewers tell the plot first and give their verdict
-    last, so the tail says more than the head; a quarter of head and three quarters of tail did best
-    in Sun et al. 2019 ("How to Fine-Tune BERT for Text Classification?", 128 + 382 tokens of 510).
+    A model can read only so many tokens (DistilBERT 512), and its time grows faster than their
+    number. Reviewers tell the plot first and give their verdict last, so the tail says more than
+    the head. A quarter of head and three quarters of tail did best in Sun et al. 2019 ("How to
+    Fine-Tune BERT for Text Classification?").
     """
-    head = {"head": room, "tail": 0, "head+tail": room // 4}[how]
     if len(ids) <= room:
         return ids
-    # Counted from the front, because with no tail ids[-0:] would be all of them.
+    head = {"head": room, "tail": 0, "head+tail": room // 4}[how]
+    # The tail is counted from the front: with no tail, ids[-0:] would be all of them.
     return ids[:head] + ids[len(ids) - (room - head) :]
 
 
 def encode(texts, tokenizer, max_length, how, progress=False):
-    """Turn texts into token ids, special ids included. Returns (input_ids, lengths).
+    """Turn cleaned texts into token ids, special ids included. Returns (input_ids, lengths).
 
     input_ids: a list of lists of at most max_length ids, not padded yet.
-    lengths: what each list's length was before truncation.
-    Done once, before training: the ids of a text are the same in every epoch.
+    lengths: how many ids each text had before truncation.
+    This is done once, before training: the ids of a text are the same in every epoch.
     """
     before, after = special_ids(tokenizer)
     room = max_length - len(before) - len(after)
     input_ids, lengths = [], []
-    with tqdm(
-        total=len(texts), desc="tokenizing", unit=" reviews", disable=not progress, leave=False
-    ) as bar:
-        for start in range(0, len(texts), 1000):
-            chunk = texts[start : start + 1000]
-            # verbose=False: the library would warn of long texts, which are cut two lines below.
-            encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)
-            for ids in encoded["input_ids"]:
-                lengths.append(len(ids) + len(before) + len(after))
-                input_ids.append(before + truncate(ids, room, how) + after)
-            bar.update(len(chunk))
+    bar = tqdm(texts, "tokenizing", leave=False, unit=" reviews", disable=not progress)
+    for start in range(0, len(texts), 1000):
+        chunk = texts[start : start + 1000]
+        # verbose=False: the library would warn of long texts, which are cut two lines below.
+        encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
+        lengths += [len(ids) + len(before) + len(after) for ids in encoded]
+        input_ids += [before + truncate(ids, room, how) + after for ids in encoded]
+        bar.update(len(chunk))
+    bar.close()
     return input_ids, lengths
 
 
-def cut_shares(lengths, max_length):
-    """(share of reviews that are cut, share of all tokens that is lost), both from 0 to 1."""
-    cut = [length - max_length for length in lengths if length > max_length]
-    return len(cut) / len(lengths), sum(cut) / sum(lengths)
+# ------------------------------------------------------------------------------ 4. batches
+def make_examples(input_ids, labels):
+    """Pair token ids with labels, as collate takes them."""
+    return [{"input_ids": ids, "label": label} for ids, label in zip(input_ids, labels)]
 
 
-# ------------------------------------------------------------------------------ 3. batches
 def make_collate(pad_token_id):
     """Return `collate`, which turns a list of examples into one padded batch of tensors.
 
-    A closure: the padding id belongs to the tokenizer, so it is fixed here, once, and the function
-    that comes back needs nothing but the examples (DataLoader would take it as its collate_fn).
+    The padding id belongs to the tokenizer. It is fixed here, once, so that collate needs nothing
+    but the examples. (That is also what torch's DataLoader expects of its collate_fn. There is no
+    DataLoader here: it would hide the order of the reviews, and its extra processes would have
+    nothing to do, because all reviews are in memory as ids.)
     """
 
     def collate(examples):
@@ -131,22 +246,18 @@ def make_collate(pad_token_id):
                               1     1     1     1     1     1      0 = padding, look away
         """
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])  # [B]
-        longest = int(lengths.max())  # T, of this batch alone: fewer columns to compute
+        # T is the longest of this batch alone: the fewer columns, the less there is to compute.
+        longest = int(lengths.max())  # T
         input_ids = torch.full((len(examples), longest), pad_token_id)  # [B, T]
         for row, example in enumerate(examples):
             input_ids[row, : len(example["input_ids"])] = torch.tensor(example["input_ids"])
-        # From lengths, not from `input_ids != pad_token_id`: that would hide any real token that
-        # happens to have the padding id. Column numbers [1, T] < lengths [B, 1] gives [B, T].
+        # The mask is made of the lengths. `input_ids != pad_token_id` would also hide a real token
+        # that happens to have the padding id. Columns [1, T] < lengths [B, 1] gives [B, T].
         attention_mask = (torch.arange(longest)[None, :] < lengths[:, None]).long()  # [B, T]
         labels = torch.tensor([example["label"] for example in examples])  # [B]
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
     return collate
-
-
-def make_examples(input_ids, labels):
-    """Pair token ids with labels, as collate takes them."""
-    return [{"input_ids": ids, "label": label} for ids, label in zip(input_ids, labels)]
 
 
 POOL_OF_BATCHES = 64  # batches to a pool: large pools pad less, small ones mix more
@@ -155,13 +266,13 @@ POOL_OF_BATCHES = 64  # batches to a pool: large pools pad less, small ones mix 
 def make_batches(lengths, batch_size, seed, epoch):
     """Deal all reviews into batches of like length. Returns lists of row numbers, each row once.
 
-    Padding is computed like text and then thrown away. Random batches of 32 at 512 tokens are 48 %
-    padding, because nearly every one holds a long review. So: shuffle, sort large pools of the
-    shuffled rows by length, cut the pools into batches, and shuffle the batches. Which reviews
-    share a batch still changes every epoch, and so does the order of the lengths.
+    Padding costs as much time as text, and is then thrown away. Random batches of 32 at 512 tokens
+    are half padding, because nearly every one holds a long review. So: shuffle, cut the shuffled
+    rows into large pools, sort each pool by length, cut it into batches, and shuffle the batches.
+    Which reviews share a batch still changes in every epoch, and so does the order of the lengths.
 
-    The order is a function of (seed, epoch) and nothing else: no hidden generator whose state
-    depends on what ran before, so the order of any epoch can be dealt again.
+    The order is a function of (seed, epoch) and of nothing else. So the order of any epoch can be
+    dealt again, for example when a stopped run goes on.
     """
     generator = random.Random(f"{seed} {epoch}")
     rows = list(range(len(lengths)))
@@ -175,64 +286,42 @@ def make_batches(lengths, batch_size, seed, epoch):
     return batches
 
 
-def padding_share(lengths, batches):
-    """The share of padding among all the cells [B, T] that the model has to compute, 0 to 1."""
-    computed = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths[i] for batch in batches for i in batch) / computed
+# ------------------------------------------------------------------------------ by itself
+OPTIONS = (
+    ("--model", str, "distilbert-base-uncased", "whose tokenizer to use"),
+    ("--max-length", int, 256, "tokens kept of a text (default: 256)"),
+    ("--truncation", TRUNCATIONS, "head+tail", "which of them (default: head+tail)"),
+    ("--data", str, None, "divide this file, folder or hub data set"),
+    ("--text-column", str, "text", "column of the texts, for --data (default: text)"),
+    ("--label-column", str, "label", "column of the labels (default: label)"),
+    ("--subset", int, None, "reviews to draw, for --data (default: all)"),
+    ("--seed", int, 42, "another seed, another division (default: 42)"),
+)
 
 
-# ------------------------------------------------------------------------------ a sentence's way
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument("texts", nargs="+", help="sentences of your own")
-    parser.add_argument("--model", default="distilbert-base-uncased", help="whose tokenizer to use")
-    parser.add_argument("--max-length", type=int, default=256, help="tokens kept of a text")
-    parser.add_argument("--truncation", choices=TRUNCATIONS, default="head+tail")
+    parser = make_parser(__doc__, OPTIONS)
+    parser.add_argument("texts", nargs="*", help="sentences of your own")
     args = parser.parse_args()
+    if bool(args.texts) == bool(args.data):
+        parser.error("give sentences, each in quotes, or --data: one or the other")
+    if args.data:
+        return show_splits(args)
     texts = [clean(text) for text in args.texts]
     if not all(texts):
         raise UserError("a text is empty: give it some words")
     if args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: has to be 3 or more, [CLS] token [SEP]")
     tokenizer = load_tokenizer(args.model)
-    for text in texts:
-        show_tokens(text, tokenizer, args.max_length, args.truncation)
-    input_ids, _ = encode(texts, tokenizer, args.max_length, args.truncation)
-    show_batch(
-        make_collate(tokenizer.pad_token_id)(make_examples(input_ids, [0] * len(texts))), tokenizer
-    )
-
-
-def show_tokens(text, tokenizer, max_length, how):
-    """Print one text's way to token ids, and what truncation leaves of it."""
-    before, after = special_ids(tokenizer)
-    tokens = tokenizer.tokenize(text)
-    room = max_length - len(before) - len(after)
-    kept = truncate(list(range(len(tokens))), room, how)  # which tokens, by their place
-    shown = [
-        ("" if i == 0 or kept[i - 1] == n - 1 else "[...] ") + tokens[n] for i, n in enumerate(kept)
-    ]
-    print(f"\ntext       {text}")
-    print(f"words      {len(text.split())}: {' | '.join(text.split())}")
-    print(f"tokens     {len(tokens)}: {' | '.join(tokens)}    (## continues a word)")
-    print(f"ids        {' '.join(map(str, tokenizer.convert_tokens_to_ids(tokens)))}")
-    if len(kept) == len(tokens):
-        print(
-            f"truncated  no: {len(tokens)} tokens fit into the {room} that are left of {max_length}"
-        )
-    else:
-        print(
-            f"truncated  {how} to {room} tokens, which with {len(before + after)} special ones are "
-            f"{max_length}: {len(tokens) - len(kept)} cut, kept: {' '.join(shown)}"
-        )
-
-
-def show_batch(batch, tokenizer):
-    """Print a padded batch, ids under their tokens, and its mask."""
-    print(
-        f"\ninput_ids       {list(batch['input_ids'].shape)}: B reviews x T tokens, padded at the "
-        "end"
-    )
+    input_ids, lengths = encode(texts, tokenizer, args.max_length, args.truncation)
+    for text, ids, length in zip(texts, input_ids, lengths):
+        print(f"\ntext       {text}")
+        print(f"tokens     {' | '.join(tokenizer.tokenize(text))}    (## continues a word)")
+        if length > len(ids):
+            kept = " ".join(tokenizer.convert_ids_to_tokens(ids))
+            print(f"truncated  from {length} to {len(ids)} ({args.truncation}): {kept}")
+    batch = make_collate(tokenizer.pad_token_id)(make_examples(input_ids, [0] * len(texts)))
+    print(f"\ninput_ids       {list(batch['input_ids'].shape)}: B reviews x T tokens")
     for row in batch["input_ids"].tolist():
         words = tokenizer.convert_ids_to_tokens(row)
         print("".join(f"{word:>{max(8, len(word) + 2)}}" for word in words))
@@ -240,6 +329,20 @@ def show_batch(batch, tokenizer):
     print(f"attention_mask  {list(batch['attention_mask'].shape)}: 1 a token to read, 0 padding")
     for row in batch["attention_mask"].tolist():
         print("".join(f"{bit:>8}" for bit in row))
+    return None
+
+
+def show_splits(args):
+    """Print what --data holds, how it was divided, and two reviews of each split."""
+    where = args.data, args.text_column, args.label_column
+    splits, names, notes, _ = load_splits(*where, args.seed, args.subset)
+    for role, split in splits.items():
+        counts = Counter(split["labels"])
+        print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")
+        rows = range(len(split["labels"]))
+        for i in random.Random(args.seed).sample(rows, min(2, len(rows))):
+            print(f"    {names[split['labels'][i]]}: {plain(split['texts'][i])[:80]}")
+    print("\n".join(notes))
 
 
 if __name__ == "__main__":

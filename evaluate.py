@@ -1,15 +1,16 @@
-"""Chapter 5: count, then divide.
+"""Chapter 3 of 5: how good is it? Count, then divide.
 
-Teaches   how to say how good a classifier is: accuracy with the interval it deserves, what accuracy
-          hides (precision, recall, F1, the confusion matrix), and reading the mistakes themselves.
-Order     after finetune.py, which calls predict_logits() and score() after every epoch.
+Teaches   how to ask a model about many reviews, and how to say how good its answers are: accuracy
+          with the interval it deserves, and what accuracy hides (precision, recall, F1, the
+          confusion matrix, the mistakes themselves).
+Order     after model.py; next is finetune.py, which calls predict_logits() and score() after every
+          epoch.
 Run       python evaluate.py --model model                        the whole test split
           python evaluate.py --model model --subset 2000          2,000 reviews of it
           python evaluate.py --model model --data reviews.csv --save predictions.csv
 Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes
-          that the model was most sure of. The --subset of training is not repeated by itself: give
-          it again, and the same reviews are drawn. To read the test split again harms nothing; to
-          choose a model or a knob by it would, because then its figure flatters.
+          that the model was most sure of. To read the test split again harms nothing. To choose a
+          model or an option by it would: then its figure flatters.
 Shows     $ python evaluate.py --model demo
           accuracy  97.25%   95 % interval 95.14% to 98.46%
           loss      0.1317   (a guess of 1/2 for each class: 0.6931)
@@ -20,29 +21,26 @@ Shows     $ python evaluate.py --model demo
           positive           5       195
 """
 
-import math
 import time
+from pathlib import Path
 from statistics import NormalDist
-
-# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
-from errors import UserError, make_parser, out_of_memory, plain, run_command
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-import parallel
-from answers import keep_answers, save_predictions, save_results, surest_mistakes
-from attention import choose_attention
-from behaviour import ask_skills
-from checkpoint import load_model, read_run
-from compare import compare
-from dataset import encode, make_collate, make_examples
-from folder import check_target
-from hardware import autocast, choose_hardware, hardware_name, to_device
-from hub import connect_to_hub
-from splits import load_split
-from windows import average, encode_windows
+from dataset import clean, draw, draw_rules, encode, load_splits, make_collate, make_examples
+from dataset import special_ids, take
+from model import PRECISIONS, autocast, choose_hardware, load_model, to_device
+from support.errors import UserError, check_counts, make_parser, out_of_memory, run_command
+from support.files import check_target
+from support.devices import hardware_name
+from support.hub import connect_to_hub
+from support.devices import add_up, join, rank, share
+from support.pretrained import choose_attention
+from support.saved import keep_evaluation, print_mistakes, print_scores, read_run
+from support.tables import load_table, usable_rows
+from support.windows import average, encode_windows
 
 
 # ------------------------------------------------------------------------------ 1. ask the model
@@ -70,7 +68,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
             ) as bar,
         ):
             # With torchrun, each process fills in the rows of its batches and leaves the others 0.
-            for start in parallel.share(range(0, len(order), batch_size)):
+            for start in share(range(0, len(order), batch_size)):
                 rows = order[start : start + batch_size]
                 batch = to_device(collate([examples[i] for i in rows]), device)
                 output = model(
@@ -81,7 +79,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
                 bar.update(len(rows))
     finally:
         model.train(was_training)
-    return parallel.add_up(logits)
+    return add_up(logits)
 
 
 def usual_batch_size(device):
@@ -144,148 +142,81 @@ def score(logits, labels, names):
     }
 
 
-def warnings_for(figures):
-    """What looks wrong in the figures themselves: a list of sentences, usually empty."""
-    found = []
-    present = [name for name, one in figures["per_class"].items() if one["n"]]
-    if len(present) == 1:
-        found.append(
-            f"every review is {present[0]!r}: an accuracy on one class says nothing about the other"
-        )
-    a = figures["accuracy"]
-    for name, one in figures["per_class"].items():
-        # Of two classes one may have all a * n right answers, because no review of the other was
-        # ever recognised. All (1 - a) * n mistakes then touch it as well, so that its F1 is
-        # 2 * a * n / (2 * a * n + (1 - a) * n) = 2a / (1 + a).
-        same = math.isclose(one["f1"], 2 * a / (1 + a))
-        if len(figures["per_class"]) == 2 and 0 < a < 1 and same:
-            found.append(
-                f"not one review of the other class was recognised: every right answer is "
-                f"{name!r} (its F1 is 2a/(1+a) for accuracy a)"
-            )
-    return found
-
-
-# ------------------------------------------------------------------------------ 3. show
-def print_scores(figures, title):
-    """Print a split's figures for people."""
-    low, high = figures["accuracy_interval"]
-    classes = len(figures["per_class"])
-    print(f"\n{title}: {figures['n']:,} reviews")
-    print(f"accuracy  {figures['accuracy']:.2%}   95 % interval {low:.2%} to {high:.2%}")
-    print(
-        f"loss      {figures['loss']:.4f}   (a guess of 1/{classes} for each class: "
-        f"{math.log(classes):.4f})"
-    )
-    print(f"macro F1  {figures['macro_f1']:.2%}\n")
-    wide = max(len(name) for name in figures["per_class"]) + 2
-    print(f"{'class':{wide}} {'precision':>9} {'recall':>9} {'F1':>9} {'reviews':>9}")
-    for name, one in figures["per_class"].items():
-        print(
-            f"{name:{wide}} {one['precision']:>9.2%} {one['recall']:>9.2%} {one['f1']:>9.2%} "
-            f"{one['n']:>9,}"
-        )
-    print("\nconfusion matrix, a row for what they are, a column for what they were called")
-    print(f"{'':{wide}} " + " ".join(f"{name:>9}" for name in figures["per_class"]))
-    for name, row in zip(figures["per_class"], figures["confusion"]):
-        cells = (
-            f"{count:>{max(9, len(other))},}" for count, other in zip(row, figures["per_class"])
-        )
-        print(f"{name:{wide}} " + " ".join(cells))
-    for warning in warnings_for(figures):
-        print(f"\nwarning: {warning}")
-
-
 def print_by_length(logits, labels, lengths, max_length):
     """Accuracy where the model can read the whole review at once, and where truncation cuts it.
 
     Returns {"whole": {"correct": ..., "n": ...}, "longer": ...}.
     """
     right = logits.argmax(dim=-1) == torch.as_tensor(labels)  # [N]
-    longer = torch.tensor(lengths) > max_length  # [N]
-    found = {}
+    longer, found = torch.tensor(lengths) > max_length, {}  # [N]
     print()
-    for name, title, rows in (
-        ("whole", f"up to {max_length} tokens", ~longer),
-        ("longer", f"longer than {max_length} tokens", longer),
-    ):
+    for name, words, rows in (("whole", "up to", ~longer), ("longer", "longer than", longer)):
         n, correct = int(rows.sum()), int((right & rows).sum())
         found[name] = {"correct": correct, "n": n}
         if n:
             low, high = wilson_interval(correct, n)
-            print(f"{title:30} accuracy {correct / n:.2%}   {low:.2%} to {high:.2%}, {n:,} reviews")
+            title, interval = f"{words} {max_length} tokens", f"{low:.2%} to {high:.2%}"
+            print(f"{title:30} accuracy {correct / n:.2%}   {interval}, {n:,} reviews")
     return found
 
 
-def print_mistakes(logits, labels, texts, names, count=5):
-    """The wrong answers the model was most sure of. Often the label is what is odd: read them."""
-    sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
-    wrong = surest_mistakes(logits, labels)
-    print(
-        f"\n{len(wrong):,} mistakes; the surest of them, with the probability given to the answer"
-    )
-    for i in wrong[:count]:
-        text = texts[i] if len(texts[i]) <= 240 else texts[i][:100] + " ... " + texts[i][-130:]
-        print(f"  {sure[i]:.3f} {names[predicted[i]]}, but is {names[labels[i]]}: {plain(text)}")
+# ------------------------------------------------------------------------------ 3. a saved model
+def load_split(run, role, data=None, columns=(None, None), subset=None, draw_seed=None):
+    """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
+
+    run: a model's run.json. role: "train", "validation" or "test". data, columns: None for what the
+    model was trained on. A file that it was not trained on is taken whole. Everything else is
+    divided as in training, so that "validation" means the rows that were held out then. subset: so
+    many reviews; draw_seed: others than usual.
+    """
+    trained, names = run["arguments"], run["labels"]
+    usual = trained["text_column"], trained["label_column"]
+    columns = tuple(new or old for new, old in zip(columns, usual))
+    data = data or trained["data"]
+    same = data == trained["data"] or Path(data).resolve() == Path(trained["data"]).resolve()
+    if Path(data).is_file() and not same:
+        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
+        chosen = usable_rows(*load_table(data, *columns), names, data, notes, clean)
+    else:
+        splits, _, notes, now = load_splits(data, *columns, seed=trained["seed"], names=names)
+        chosen, notes = splits[role], [note for note in notes if note.startswith(role)]
+        # Other columns divide a file otherwise, unless it brings its own splits.
+        divided = columns == usual or any("held out" in note for note in notes)
+        if same and divided and now != run.get("data_fingerprint", now):
+            notes.append(
+                f"warning: the {'data has' if columns == usual else 'columns have'} changed since "
+                "training, and with it the division: reviews that were trained on may stand in "
+                f"{role} now"
+            )
+    if not chosen["texts"]:
+        raise UserError(f"{data} has no row with a text and a label for {role}: {'; '.join(notes)}")
+    if subset is not None:
+        seed, equal = draw_rules(role, trained["seed"])
+        seed = seed if draw_seed is None else draw_seed
+        chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
+    return chosen, notes
 
 
-# ------------------------------------------------------------------------------ 4. a saved model
+OPTIONS = (
+    ("--model", str, "model", "a folder that finetune.py saved (default: model)"),
+    ("--split", ("train", "validation", "test"), "test", "of the model's data (default: test)"),
+    ("--subset", int, None, "reviews to draw (default: the whole split)"),
+    ("--draw-seed", int, None, "draw others (default: from test the same for all models)"),
+    ("--data", str, None, "another file, folder or hub data set (default: the model's own)"),
+    ("--text-column", str, None, "column of the texts (default: as in training)"),
+    ("--label-column", str, None, "column of the labels (default: as in training)"),
+    ("--save", str, None, "a .csv file for text, label, predicted, score of each review"),
+    ("--results", str, None, "a .json file for the figures, for programs"),
+    ("--batch-size", int, None, "reviews at once (default: 16 on a CPU, 128 on a GPU)"),
+    ("--device", str, None, "cpu, cuda, mps, xpu (default: the best there is)"),
+    ("--precision", PRECISIONS, "auto", "number format (default: auto, 16 bits where fast)"),
+    ("--windows", bool, False, "read long reviews whole, in windows that overlap"),
+)
+
+
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--model", default="model", help="a folder that finetune.py saved (default: model)"
-    )
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
-    parser.add_argument("--subset", type=int, help="reviews to draw (default: the whole split)")
-    parser.add_argument(
-        "--draw-seed", type=int, help="draw others (default: from test the same for all models)"
-    )
-    parser.add_argument(
-        "--data", help="another file, folder or hub data set (default: the model's own)"
-    )
-    parser.add_argument("--text-column", help="column of the texts (default: as in training)")
-    parser.add_argument("--label-column", help="column of the labels (default: as in training)")
-    parser.add_argument(
-        "--save", metavar="FILE.csv", help="write text, label, predicted, score per review"
-    )
-    parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
-    parser.add_argument(
-        "--batch-size", type=int, help="reviews at once (default: 16 on a CPU, 128 on a GPU)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16", "fp16", "auto"),
-        help="number format (default: auto, 16 bits where the hardware has them; fp32 for "
-        "--behaviour and --pairs)",
-    )
-    parser.add_argument(
-        "--windows", action="store_true", help="read long reviews whole, in windows that overlap"
-    )
-    parser.add_argument(
-        "--behaviour", action="store_true", help="no split: sixty sentences, a row for each skill"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="FILE.tsv",
-        help="no split: pairs of a review and a minimally changed one, with the columns original, "
-        "original_label, changed, changed_label",
-    )
-    parser.add_argument(
-        "--compare",
-        nargs=2,
-        metavar="FILE.csv",
-        help="no model: which of two files of predictions for the same reviews is better",
-    )
-    args = parser.parse_args()
-    if args.compare:
-        if args.results is not None:
-            check_target(args.results, *args.compare)
-        return compare(*args.compare, args.results)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
-    if args.behaviour or args.pairs:
-        return ask_skills(args)
+    args = make_parser(__doc__, OPTIONS).parse_args()
+    check_counts(args, "batch_size", "subset")
     if args.draw_seed is not None and args.subset is None:
         raise UserError("--draw-seed goes with --subset: a whole split is not drawn")
     data = args.data or read_run(args.model)["arguments"]["data"]
@@ -293,68 +224,41 @@ def main():
         if target is not None:
             check_target(target, data, args.model)
     connect_to_hub(data)
-    device, precision, _ = choose_hardware(args.device, args.precision or "auto")
-    parallel.join(device)
+    device, precision, _ = choose_hardware(args.device, args.precision)
+    join(device)
     model, tokenizer, run = load_model(args.model, device)
     choose_attention(model, device, precision)
-    chosen, notes = load_split(
-        run,
-        args.split,
-        args.data,
-        args.text_column,
-        args.label_column,
-        args.subset,
-        args.draw_seed,
-    )
-    for note in notes:
-        print(note)
+    columns, names = (args.text_column, args.label_column), run["labels"]
+    split, notes = load_split(run, args.split, args.data, columns, args.subset, args.draw_seed)
+    print("\n".join(notes))
 
-    texts, labels = chosen["texts"], chosen["labels"]
-    max_length = run["arguments"]["max_length"]
+    # From texts to logits, as in training. With --windows a review has several lists of ids.
+    max_length, how = run["arguments"]["max_length"], run["arguments"]["truncation"]
+    most, how = (10**9, "head") if args.windows else (max_length, how)  # 10^9: nothing is cut
+    input_ids, split["lengths"] = encode(split["texts"], tokenizer, most, how, progress=True)
+    labels = split["labels"]
     if args.windows:
-        input_ids, owners, _, lengths = encode_windows(texts, tokenizer, max_length, progress=True)
-        labels_of = [labels[owner] for owner in owners]
-    else:
-        input_ids, lengths = encode(
-            texts, tokenizer, max_length, run["arguments"]["truncation"], progress=True
-        )
-        labels_of = labels
-    examples, collate = make_examples(input_ids, labels_of), make_collate(tokenizer.pad_token_id)
-    started = time.perf_counter()
+        input_ids, owners, _ = encode_windows(input_ids, *special_ids(tokenizer), max_length)
+        labels = [labels[owner] for owner in owners]
+    examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
     batch_size = args.batch_size or usual_batch_size(device)
+    started = time.perf_counter()
     with out_of_memory(f"try --batch-size {max(1, batch_size // 2)}"):
         logits = predict_logits(
             model, examples, collate, device, precision, batch_size, "evaluating"
         )
     if args.windows:
-        logits = average(logits, owners, len(texts))
+        logits = average(logits, owners, len(split["texts"]))
     seconds = time.perf_counter() - started
-    figures = score(logits, labels, run["labels"])
+
+    figures = score(logits, split["labels"], names)
     print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
-    by_length = print_by_length(logits, labels, lengths, max_length)
-    print_mistakes(logits, labels, texts, run["labels"])
-    if parallel.rank() == 0:
-        how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
-        how["precision"] = precision
-        if args.data is args.text_column is args.label_column is None:
-            columns = logits, labels, lengths, texts
-            problem = keep_answers(args.model, args.split, *columns, how)
-            print(f"\n{problem or 'answers kept for report.py'}")
-        if args.save:
-            scores, predicted = logits.softmax(dim=-1).max(dim=-1)
-            names = run["labels"]
-            columns = texts, labels, predicted.tolist(), scores.tolist()
-            rows = [(text, names[c], names[p], score) for text, c, p, score in zip(*columns)]
-            save_predictions(args.save, rows)
-            print(f"\n{len(texts):,} predictions in {args.save}")
-        if args.results:
-            how |= {"data": args.data, "split": args.split, "hardware": hardware_name(device)}
-            save_results(
-                args.results,
-                run,
-                how | {"seconds": seconds, "figures": figures, "by_length": by_length},
-            )
+    by_length = print_by_length(logits, split["labels"], split["lengths"], max_length)
+    print_mistakes(logits, split, names)
+    if rank() == 0:
+        how = {"seconds": seconds, "figures": figures, "by_length": by_length}
+        keep_evaluation(args, run, split, logits, precision, hardware_name(device), how)
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

@@ -1,80 +1,136 @@
-"""Chapter 3, part 2 of 3: a pretrained encoder with a new head.
+"""Chapter 2 of 5: a pretrained encoder with a new head.
 
-Teaches   how an encoder that has read much text gets a small new head that judges; and which of its
-          parameters training may move.
-          Pretrained means: for days on end it guessed words that had been hidden in books and in
-          Wikipedia. So it knows which words go with which, and nothing of opinions. The layers that
-          guessed words are thrown away, and new ones that judge are put in their place: the head.
-Order     after hardware.py; next is attention.py.
+Teaches   on which device a model computes and in which number format; how an encoder that has read
+          much text gets a small new part that judges; which of its weights training may move; and
+          how to save a model so that it gives the same answers next year.
+          Pretrained means: for days on end the model guessed words that had been hidden in books
+          and in Wikipedia. So it knows which words go with which, and nothing of opinions. The
+          layers that guessed words are thrown away. New ones, the head, are put in their place.
+Order     after dataset.py; next is evaluate.py.
 Run       python model.py "I regret watching this film"
-Expect    which weights were found and which drawn; your sentence on its way through the model, each
-          stage with the shape that comes out of it and the number of its parameters; and where
-          [CLS] looks in the last layer. The verdict is a guess, because the head is new (unless
-          --model names a folder that finetune.py saved).
-Shows     $ python model.py --model demo/untrained "Loved it"
-          stage                                   shape   parameters
-          input_ids                              [1, 4]   [CLS] loved it [SEP]
-          distilbert.embeddings              [1, 4, 64]       54,912
-          encoder layer 1                    [1, 4, 64]       33,472
-          encoder layer 2                    [1, 4, 64]       33,472
-          one vector for the whole text         [1, 64]            0
-          pre_classifier                        [1, 64]        4,160
-          classifier                             [1, 2]          130
+          python model.py --model model "I regret watching this film"      one that you have trained
+Expect    the device and why it was chosen; your sentence on its way through the model, with the
+          shape of what comes out of each stage; and how many weights each part has. With a new head
+          the verdict is a guess. The whole computation by hand: python -m extras.attention "..."
+Shows     $ python model.py --model demo/untrained --device cpu --precision fp32 "Loved it"
+          device     cpu: as asked with --device
+          precision  fp32: as asked with --precision
+          ...
+          input_ids              [1, 4]   [CLS] loved it [SEP]
+          encoder            [1, 4, 64]   a vector for each token
+          logits                 [1, 2]   a score for each class
+          ...
+          embeddings             54,912   trains
+          layer 1                33,472   trains
+          layer 2                33,472   trains
+          head                    4,290   trains
 """
-
-import os
-
-# First: once errors.py is in, Ctrl-C ends in one line, also while torch is imported (seconds).
-from errors import UserError, make_parser, run_command
 
 import torch
 from torch import nn
 
-from hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
+from dataset import LINE_BREAK
+from support.errors import UserError, make_parser, run_command
+from support.files import whole_files
+from support.devices import exact_device
+from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
+from support.pretrained import SAFELY, class_names, load_config, load_tokenizer
+from support.pretrained import max_positions, set_dropout
+from support.saved import check_loaded, read_run, write_run
 
-# The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")  # number formats; auto: see choose_precision()
 
 
-# ------------------------------------------------------------------------------ 1. load
-def load_tokenizer(name):
-    """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
+# ------------------------------------------------------------------------------ 1. hardware
+def choose_device(wanted=None):
+    """Return (torch.device, reason). wanted: None for the best there is, or "cpu", "cuda:1", ...
 
-    Raises UserError where there is none, or one that cannot pad.
+    Raises UserError where that device is not there. A run that falls back to the CPU in silence
+    costs a day before anybody notices; so the choice is printed, with its reason.
     """
-    try:
-        fetch_model(name, TOKENIZER_FILES)
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(
-            name,
-            local_files_only=True,  # fetch_model() has brought them, if there was a way
-            trust_remote_code=False,  # nothing that comes from the hub is run as a program
-            split_special_tokens=True,  # "[SEP]" in a review is text, and does not end the review
-            # Not token_type_ids: they tell the first of two texts from the second, we have one.
-            model_input_names=["input_ids", "attention_mask"],
-        )
-    except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
-        raise hub_error("model", name, error) from error
-    if tokenizer.pad_token_id is None or not tokenizer.is_fast:
-        raise UserError(
-            f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
-        )
-    if tokenizer.padding_side != "right":
-        raise UserError(f"{name}: wants its padding on the left, as XLNet does; try another model")
-    return tokenizer
+    present = {
+        "cuda": torch.cuda.is_available(),  # NVIDIA, and AMD under ROCm
+        "mps": torch.backends.mps.is_available(),  # the GPU of a Mac
+        "xpu": torch.xpu.is_available(),  # Intel
+        "cpu": True,
+    }
+    if wanted is not None:
+        return exact_device(wanted, present), "as asked with --device"
+    best = next(name for name, there in present.items() if there)
+    absent = ", ".join(name for name in present if not present[name]) or "none"
+    return exact_device(best, present), f"the best here; not present: {absent}"
 
 
+def choose_precision(wanted, device):
+    """Return (precision, reason), precision being "fp32", "bf16" or "fp16". wanted: also "auto".
+
+    fp32, 32 bits a number, is the reference. The 16-bit formats halve the memory traffic. Hardware
+    that multiplies them natively is more than twice as fast with them; elsewhere they are slower.
+        bf16  keeps fp32's range and drops digits. No number gets too large or too small for it.
+        fp16  keeps more digits but ends at 65,504, and small gradients round to 0. So the loss is
+              multiplied by a large number before the backward pass, and the gradients are divided
+              by it afterwards (finetune.py's GradScaler).
+    """
+    if wanted != "auto":
+        return wanted, "as asked with --precision"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU multiplies bf16 natively"
+        return "fp16", "this GPU has no native bf16, so fp16 with a gradient scaler"
+    if device.type == "xpu":
+        return "bf16", "Intel GPUs multiply bf16 natively"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        found = [name for name in ("amx_bf16", "avx512_bf16") if has.get(name)]
+        if found:
+            return "bf16", f"this CPU multiplies bf16 natively ({found[0]})"
+        return "fp32", "this CPU has neither AVX512-BF16 nor AMX"
+    return "fp32", f"the safe choice on {device.type}"
+
+
+def choose_hardware(device=None, precision="auto"):
+    """Both choices. Returns (torch.device, precision, {"device": reason, "precision": reason})."""
+    device, device_reason = choose_device(device)
+    precision, precision_reason = choose_precision(precision, device)
+    return device, precision, {"device": device_reason, "precision": precision_reason}
+
+
+def autocast(device, precision):
+    """The `with` block in which matrix products run in 16 bits; the weights themselves stay fp32.
+
+    The products are most of the work. What else is rounded differs from device to device, so the
+    loss, a sum that needs many digits, is computed outside of the block.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def to_device(batch, device):
+    """A batch's tensors on the device. batch: {name: tensor}.
+
+    To a CUDA GPU they go from pinned memory (which the system may not move meanwhile), and nobody
+    waits for them. A usual copy would wait until the GPU has finished all that it was given, and
+    the GPU would then wait for Python to give it more.
+    """
+    if device.type == "cuda":
+        return {key: x.pin_memory().to(device, non_blocking=True) for key, x in batch.items()}
+    return {key: x.to(device) for key, x in batch.items()}
+
+
+# ------------------------------------------------------------------------------ 2. a new head
 def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0):
     """Load an encoder and put a new head on it. Returns (model, note about what was loaded).
 
     name: a hub name or a local folder of any model with a ...ForSequenceClassification class.
-    label_names: one name per class; they go into the config, so that every tool shows "positive"
-        and not "LABEL_1". None for the checkpoint's own.
-    dropout, attention_dropout: see set_dropout().
-    DistilBERT's head takes the vector at [CLS], which is hidden[:, 0] of hidden [B, T, 768],
-    through pre_classifier [B, 768], ReLU, dropout and classifier [B, C]. Only a checkpoint that
-    already judges the same classes keeps its head: training then goes on where it ended.
+    label_names: one name per class. They are saved with the model, so that every tool shows
+        "positive" and not "LABEL_1". None for the checkpoint's own.
+    dropout, attention_dropout: see support/pretrained.py.
+    DistilBERT's encoder makes of input_ids [B, T] a vector of 768 numbers for each token, [B, T,
+    768], in which each token has looked at all others. Its head takes the vector at [CLS], [B,
+    768], through one layer of the same size and one that ends in C numbers, the logits [B, C].
+    A checkpoint that already judges the same classes keeps its head: training then goes on where
+    it ended. Raises UserError where there is no such model, or one that is not whole.
     """
     try:
         fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
@@ -85,23 +141,22 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         config = load_config(name)
         old_names = class_names(config)
         label_names = label_names or old_names
-        config.id2label = dict(enumerate(label_names))  # their number is num_labels
+        config.id2label = dict(enumerate(label_names))  # as many classes as there are names
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout, attention_dropout)
         torch.manual_seed(seed)  # right here, because the next line draws the head at random
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
             config=config,
-            local_files_only=True,
-            # Else the checkpoint's type, perhaps of 16 bits: there a weight plus one small step of
-            # AdamW's often rounds to the same weight, and nothing is learned.
+            # Else the checkpoint's own type, perhaps of 16 bits: there a weight plus one small step
+            # of the optimizer's often rounds to the same weight, and nothing is learned.
             dtype=torch.float32,
             use_safetensors=True,  # the other format, pickle, can run code when it is opened
-            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
             output_loading_info=True,
+            **SAFELY,
         )
-    except Exception as error:
+    except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
 
     head = {parameter for parameter, part in parameter_parts(model) if part == "head"}
@@ -112,18 +167,16 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
             f"{min(drawn - head)}): it is no pretrained {type(model).__name__}"
         )
     if not drawn and old_names != label_names:
-        # A trained head for as many other classes has been loaded: draw a new one. Building the
-        # whole model anew and taking its head fits every architecture.
+        # A trained head for as many other classes has been loaded: draw a new one. To build the
+        # whole model anew and take its head fits every architecture.
         torch.manual_seed(seed)
         fresh = type(model)(model.config).state_dict()  # {name: tensor} of all parameters
         model.load_state_dict({key: fresh[key] for key in head}, strict=False)  # and no others
         drawn = head
-    model.config.problem_type = (
-        "single_label_classification"  # what we train it for: one class each
-    )
-    # from_pretrained() has printed a table that looks like an alarm; the note explains it.
+    model.config.problem_type = "single_label_classification"  # each text has one class
     if not drawn:
         return model, "the checkpoint's own head is kept, because it judges the same classes"
+    # from_pretrained() has printed a table that looks like an alarm; the note explains it.
     return model, (
         f"transformers' LOAD REPORT is as it should be. MISSING: {len(drawn)} tensors of the new "
         f"head, drawn with --seed {seed}, which training will fill. UNEXPECTED: "
@@ -131,61 +184,14 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     )
 
 
-def class_names(config):
-    """The names of a model's classes, in the order of its logits (a file may have another)."""
-    return [config.id2label[number] for number in sorted(config.id2label)]
-
-
-def load_config(name):
-    """A model's config. Raises ValueError if it asks for attention code from somewhere else.
-
-    Where a package named kernels is installed, transformers fetches such code and runs it.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-    for key, value in vars(config).items():
-        if "attn_implementation" in key and "/" in str(value):
-            raise ValueError(f"its config.json asks for the code of {value}, which is not run here")
-    return config
-
-
-def set_dropout(config, dropout, attention_dropout):
-    """Set a model's two kinds of dropout, under whatever names its config has for them.
-
-    dropout: the share of a layer's numbers that are set to 0 in training, anew each time; None for
-        the checkpoint's own (DistilBERT: 0.1, and 0.2 in its head).
-    attention_dropout: the same for attention weights. Most checkpoints have 0.1, ours is 0: on a
-        CPU it makes training slower, and no better that we could measure (README, "Fast").
-    """
-    for name, value in vars(config).items():
-        rate = attention_dropout if "att" in name else dropout
-        if "dropout" in name and rate is not None and isinstance(value, (int, float)):
-            setattr(config, name, rate)
-
-
-def max_positions(model):
-    """The most tokens, special ones included, that the model has positions for.
-
-    RoBERTa starts to count behind its padding id: of its table of 514 positions, 512 can be used.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - unused
-    # ModernBERT and others compute positions and have no table. T5 counts distances only,
-    # which have no end.
-    most = getattr(model.config, "max_position_embeddings", None)
-    return most if most and most > 0 else 1_000_000
-
-
-# ------------------------------------------------------------------------------ 2. what trains
+# ------------------------------------------------------------------------------ 3. what trains
 def parameter_parts(model):
     """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
 
-    Embeddings are the table of one learned vector per token and per position. The layers are the
-    list of as many modules as config.num_hidden_layers says. The head is all that stands outside
-    the encoder, and BERT's pooler, one more layer on the [CLS] vector, which is often new too.
+    Embeddings are tables with one learned vector for each token and for each position. The encoder
+    layers are the list of as many modules as config.num_hidden_layers says. The head is what stands
+    after the encoder. BERT's pooler, a layer on the [CLS] vector, belongs to the encoder by name;
+    here it is a part of the head, because it often comes with random weights, as the head does.
     """
     depth = model.config.num_hidden_layers
     stacks = [
@@ -209,21 +215,22 @@ def parameter_parts(model):
 def set_trainable(model, train_layers=None):
     """Freeze all but the head and the top `train_layers` encoder layers (None: freeze nothing).
 
-    A frozen parameter gets no gradient and keeps its pretrained value. Backward stops at the lowest
-    layer that trains, which is the time that freezing saves. Returns {part: (parameters, of them
-    trainable)}. Raises UserError if the head would be frozen: a random head that never learns makes
-    every prediction a coin toss.
+    A frozen weight gets no gradient and keeps its pretrained value. The backward pass stops at the
+    lowest layer that trains, and that is the time which freezing saves.
+    Returns {part: (parameters, of them trainable)}. Raises UserError if the head would be frozen:
+    a random head that never learns makes every answer the toss of a coin.
     """
     depth = model.config.num_hidden_layers
+    parts = parameter_parts(model)
     if train_layers is not None and not 0 <= train_layers <= depth:
         raise UserError(f"--train-layers {train_layers}: the model's layers are 0 to {depth}")
-    if train_layers and not any(part == "layer 1" for _, part in parameter_parts(model)):
+    if train_layers and not any(part == "layer 1" for _, part in parts):
         raise UserError(
             f"--train-layers: the layers of {type(model).__name__} cannot be told apart"
         )
     on = {"head"} | {f"layer {n}" for n in range(depth - (train_layers or 0) + 1, depth + 1)}
     parameters, counts = dict(model.named_parameters()), {}
-    for name, part in parameter_parts(model):
+    for name, part in parts:
         parameters[name].requires_grad_(train_layers is None or part in on)
         total, trained = counts.get(part, (0, 0))
         size = parameters[name].numel()
@@ -233,75 +240,139 @@ def set_trainable(model, train_layers=None):
     return counts
 
 
-# ------------------------------------------------------------------------------ a sentence's way
-def watch(model, record):
-    """Call record(label, module, input, output) whenever one of the model's stages has run.
+# ------------------------------------------------------------------------------ 4. save, reload
+# A saved folder is all that an answer depends on:
+#     model.safetensors, config.json             weights; architecture and names of the classes
+#     tokenizer.json, tokenizer_config.json      the tokenizer
+#     run.json                                   how it was made, and how to prepare texts for it
+#     README.md                                  the same for people: a model card
+def save_model(folder, model, tokenizer, run):
+    """Write the folder described above. run: the dict that becomes run.json.
 
-    The stages are the embeddings, each whole encoder layer, and each module of the head; not the
-    hundred pieces inside of them. PyTorch calls a forward hook with what goes into a module and
-    what comes out, and changes nothing.
+    All files are written under other names first. Then the old run.json goes, the files get their
+    names, and the new run.json comes last. So a run that is killed on the way leaves the old model,
+    the new one, or a folder without run.json, which is refused; never a mixture of two models.
+    Before that, the new files are read back: every weight has to be the one in memory. Raises
+    UserError if the disk is full.
     """
-    head = {name.rsplit(".", 1)[0] for name, part in parameter_parts(model) if part == "head"}
-    for name, module in model.named_modules():
-        parent, _, last = name.rpartition(".")
-        if last == "embeddings" or name in head:
-            label = name
-        elif last.isdigit() and len(model.get_submodule(parent)) == model.config.num_hidden_layers:
-            label = f"encoder layer {int(last) + 1}"
-        else:
-            continue
-        module.register_forward_hook(
-            lambda module, given, output, label=label: record(label, module, given, output)
+    with whole_files(folder, last="run.json") as temporary:
+        model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
+        with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
+        write_run(temporary, run)
+        with torch.random.fork_rng(devices=[]):  # dropout's random numbers go on as if not read
+            again = load_model(temporary)[0].state_dict()
+        for name, weights in model.state_dict().items():
+            assert torch.equal(weights.cpu(), again[name]), f"{name} is not what was saved"
+
+
+def with_cleaning(tokenizer, model_max_length):
+    """A copy of the tokenizer that does the cleaning of dataset.clean() by itself.
+
+    Other programs, transformers' pipeline() for example, know nothing of our clean(). They would
+    give the model a `<br />`, which it has not seen in training, and get other probabilities.
+    """
+    from tokenizers import Regex, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = tokenizer.backend_tokenizer
+    copy = PreTrainedTokenizerFast(
+        tokenizer_object=type(backend).from_str(backend.to_str()),
+        model_max_length=model_max_length,
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+        **tokenizer.special_tokens_map,
+    )
+    steps = [normalizers.Replace(Regex(LINE_BREAK), " ")]
+    # ModernBERT has tokens that are white space. Folded, they would be "", which fits everywhere.
+    if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
+        steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
+    own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
+    copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
+    return copy
+
+
+def check_tokenizer(tokenizer, texts, count=500):
+    """Raise UserError, before the training, if the saved tokenizer would read texts differently."""
+    saved = with_cleaning(tokenizer, model_max_length=512)
+    for text in texts[:count]:
+        # verbose=False: no warning of long texts, which are cut later.
+        one, other = (which(text, verbose=False)["input_ids"] for which in (saved, tokenizer))
+        if one != other:
+            raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
+
+
+def load_model(folder, device=torch.device("cpu")):
+    """Load what save_model() wrote. Returns (model in eval mode, tokenizer, run).
+
+    The logits are those of the model that was saved, bit for bit on the same CPU. Raises UserError
+    where the folder holds no whole model.
+    """
+    run = read_run(folder)
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading takes less than a second
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **SAFELY)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=load_config(folder),
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **SAFELY,
         )
+    except Exception as error:  # a damaged file: each library in the chain has errors of its own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--model {folder}: cannot be loaded, a file is damaged or strange ({reason})"
+        ) from error
+    # The library fills what is missing with random numbers, and goes on. Here that is an error.
+    check_loaded(folder, model, tokenizer, run, info)
+    return model.to(device).eval(), tokenizer, run  # eval: no dropout
 
 
-def walk(model, tokenizer, text):
-    """Send one text through the model, on the CPU in fp32, and print what each stage makes."""
-    rows = []
-
-    def record(label, module, given, output):
-        output = output if torch.is_tensor(output) else output[0]
-        given = list(given[0].shape) if given else []  # BERT's stages are called by keyword only
-        if len(given) == 2 and rows and len(rows[-1][1]) == 3:  # [1, T, width] became [1, width]
-            rows.append(("one vector for the whole text", given, 0))
-        rows.append((label, list(output.shape), sum(p.numel() for p in module.parameters())))
-
-    watch(model, record)
-    most = max_positions(model)
-    # input_ids and attention_mask, [1, T] each
-    batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
-    model.eval()  # dropout, which drops a tenth of the numbers at random in training, is off
-    with torch.inference_mode():
-        logits = model(**batch).logits  # [1, C]: a score for each class, any real number
-
-    tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
-    print(f"{'stage':30} {'shape':>14} {'parameters':>12}")
-    print(f"{'input_ids':30} {str(list(batch['input_ids'].shape)):>14}   {tokens[:50]}")
-    for label, shape, size in rows:
-        print(f"{label:30} {str(shape):>14} {size:>12,}")
-    print(f"{'logits':30} {str(list(logits.shape)):>14}   {logits[0].tolist()}")
-    for i, probability in enumerate(logits[0].softmax(dim=-1).tolist()):  # positive, their sum is 1
-        print(f"{'probability of ' + model.config.id2label[i]:30} {probability:>14.3f}")
+# ------------------------------------------------------------------------------ by itself
+OPTIONS = (
+    ("--model", str, "distilbert-base-uncased", "hub name or folder"),
+    ("--device", str, None, "cpu, cuda, mps or xpu (default: the best there is)"),
+    ("--precision", PRECISIONS, "auto", "number format (default: auto, 16 bits where fast)"),
+)
 
 
 def main():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, OPTIONS)
     parser.add_argument("text", help="a sentence of your own")
-    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")
+    device, precision, reasons = choose_hardware(args.device, args.precision)
+    print(f"device     {device}: {reasons['device']}")
+    print(f"precision  {precision}: {reasons['precision']}")
     model, note = load_pretrained(args.model, None, seed=42)
     tokenizer = load_tokenizer(args.model)
     print(f"{note}\n")
-    walk(model, tokenizer, args.text)
-
-    from attention import look_at, show_looks  # here, because it builds on this file
-
-    # Beside a longer text, so that there is padding: the mask lets nobody look at it.
-    batch, looks = look_at(model, tokenizer, [args.text, args.text + " And so on."])
-    tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
-    show_looks(tokens, looks[-1], 0, tokens[0])
+    batch = tokenizer(
+        args.text, truncation=True, max_length=max_positions(model), return_tensors="pt"
+    )
+    tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
+    batch = to_device(batch, device)  # input_ids and attention_mask, [1, T] each
+    model.to(device).eval()
+    # inference_mode: nothing is kept for a backward pass.
+    with torch.inference_mode(), autocast(device, precision):
+        vectors = model.base_model(**batch)[0]  # [1, T, W], W numbers for each token
+        logits = model(**batch).logits  # [1, C]
+    stages = [("input_ids", batch["input_ids"], tokens[:50])]
+    stages += [("encoder", vectors, "a vector for each token")]
+    stages += [("logits", logits, "a score for each class")]
+    for name, tensor, what in stages:
+        print(f"{name:12} {str(list(tensor.shape)):>16}   {what}")
+    # softmax makes the scores positive, with the sum 1: probabilities.
+    for i, probability in enumerate(logits[0].float().softmax(dim=-1).tolist()):
+        print(f"{model.config.id2label[i]:12} {probability:>16.3f}")
+    print()
+    for part, (size, trained) in set_trainable(model).items():
+        print(f"{part:12} {size:>16,}   {'trains' if trained else 'frozen'}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,10 @@ from transformers import (
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from errors import run_command
-from plan import parse_arguments
+import finetune
+from support.errors import run_command
+from support.options import parse_arguments
+from support.unfinished import Run
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "a film it isn ' t good bad loved hated plot ##ting act long not but the was . , ! ? : ( )"
@@ -110,6 +112,25 @@ def make_examples_of_lengths(lengths, classes=2):
     ]
 
 
+def train(model, examples, args, precision="fp32", run=None):
+    """Run the loop of finetune.py in memory. Returns the lines that history.jsonl would hold."""
+    run = run or Run(args)
+    tokenizer = types.SimpleNamespace(pad_token_id=0)
+    splits, names = {"train": {"examples": examples}}, ["negative", "positive"]
+    cpu = torch.device("cpu")
+    finetune.fine_tune(model, tokenizer, splits, names, args, cpu, precision, run)
+    return run.lines
+
+
+def epoch_losses(lines):
+    """The mean loss of each epoch, over its reviews."""
+    found = []
+    for epoch in sorted({line["epoch"] for line in lines}):
+        steps = [(line["loss"], line["reviews"]) for line in lines if line["epoch"] == epoch]
+        found.append(sum(loss * n for loss, n in steps) / sum(n for _, n in steps))
+    return found
+
+
 def run_script(*words, cwd=PROJECT, module=None, **options):
     """Run one of the project's files as a user would. Returns returncode, stdout and stderr.
 
@@ -118,18 +139,20 @@ def run_script(*words, cwd=PROJECT, module=None, **options):
     """
     words = [str(word) for word in words]
     if options:
-        command = [sys.executable, *words]
+        command = [sys.executable, *["-m"] * words[0].startswith(("extras.", "docs.")), *words]
         return subprocess.run(
             command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=170, **options
         )
     output, errors, before, code = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd()), 0
     try:
-        sys.argv = words
+        named = words[0].startswith(("extras.", "docs."))  # python -m extras.report
+        path = f"{words[0].replace('.', '/')}.py" if named else words[0]
+        sys.argv = [str(PROJECT / path) if named else path, *words[1:]]
         os.chdir(cwd)
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             if module:
                 run_command(module.main)
-            runpy.run_path(str(PROJECT / words[0]), run_name="__main__")
+            runpy.run_path(str(PROJECT / path), run_name="__main__")
     except SystemExit as stopped:
         code = stopped.code or 0
     finally:

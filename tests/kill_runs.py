@@ -27,7 +27,7 @@ sys.path.insert(0, str(PROJECT))
 import transformers
 
 import finetune
-from errors import run_command
+from support.errors import run_command
 
 # Imported by name, because transformers loads its parts late.
 _ = transformers.DistilBertForSequenceClassification, transformers.DistilBertForMaskedLM

@@ -20,8 +20,8 @@ import torch
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from predict import make_classifier
-from sources import load_table
+from predict import Classifier
+from support.tables import load_table
 
 
 def ask(port, texts):
@@ -70,11 +70,12 @@ def main():
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30)
     args = parser.parse_args()
-    texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
-    classify, _, _ = make_classifier(args.model, torch.device("cpu"))
-    expected = {text: classify([text])[0] for text in texts[:100]}
-    command = [sys.executable, PROJECT / "app.py", "--model", args.model, "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
+    classifier = Classifier(args.model, torch.device("cpu"))
+    expected = {text: classifier.classify([text])[0] for text in texts[:100]}
+    model = Path(args.model).absolute()  # extras.app starts in the project's folder
+    command = [sys.executable, "-m", "extras.app", "--model", model, "--port", "0"]
+    server = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     try:
         port = int(server.stdout.readline().split()[0].rpartition(":")[2])
         times, complaints = measure(port, expected, args.clients, args.seconds)

@@ -12,17 +12,9 @@ from conftest import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset import (
-    TRUNCATIONS,
-    clean,
-    encode,
-    make_batches,
-    make_collate,
-    make_examples,
-    special_ids,
-    truncate,
-)
+from dataset import clean, encode, make_batches, make_collate, make_examples, special_ids, truncate
 from evaluate import predict_logits
+from support.windows import TRUNCATIONS
 
 ODD = [
     "<br />",

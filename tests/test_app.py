@@ -1,5 +1,6 @@
-"""Chapter 10: the page and the address for programs, tried as people and programs use them."""
+"""extras.app: the page and the address for programs, tried as people and programs use them."""
 
+import contextlib
 import csv
 import socket
 import sys
@@ -11,9 +12,8 @@ import torch
 from conftest import PROJECT, run_script
 from load_app import measure
 
-import api
-import app
-from predict import make_classifier
+from extras import api, app
+from predict import Classifier
 
 REVIEWS = ["I regret watching this film", "Not terrible, it's great!", "A dull, tedious plot."]
 
@@ -21,24 +21,35 @@ REVIEWS = ["I regret watching this film", "Not terrible, it's great!", "A dull, 
 @pytest.fixture(scope="module")
 def classify(rehearsed):
     """What predict.py answers with."""
-    return make_classifier(rehearsed[0], torch.device("cpu"))[0]
+    return Classifier(rehearsed[0], torch.device("cpu")).classify
+
+
+@contextlib.contextmanager
+def serving(folder, files):
+    """Inside this `with`, extras.app runs at the address that it gives. files: its uploads."""
+    import uvicorn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(files))
+        application = app.make_app(folder, torch.device("cpu"), api.THIS_MACHINE)
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        try:
+            yield "http://127.0.0.1:{}".format(listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
-def address(rehearsed):
-    """A running app.py: "http://127.0.0.1:port"."""
-    import uvicorn
-
-    application = app.make_app(rehearsed[0], torch.device("cpu"), api.THIS_MACHINE)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield "http://127.0.0.1:{}".format(listening.getsockname()[1])
-    server.should_exit = True
-    thread.join()
+def address(rehearsed, tmp_path_factory):
+    """A running extras.app: "http://127.0.0.1:port"."""
+    with serving(rehearsed[0], tmp_path_factory.mktemp("uploads")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -116,25 +127,58 @@ def test_what_no_json_can_hold_is_refused_like_the_rest(client, body):
     assert response.status_code == 422 and response.json()["detail"][0]["msg"]
 
 
+def predict_all(client, file, lines, session):
+    """Ask as the page's button "Predict all" does. Returns all that the server says about it."""
+    functions = client.get("/config").json()["dependencies"]
+    function = next(one["id"] for one in functions if len(one["inputs"]) == 3)
+    question = {"fn_index": function, "data": [file, "text", lines], "session_hash": session}
+    assert client.post("/gradio_api/queue/join", json=question).status_code == 200
+    seen = ""
+    with client.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as events:
+        for line in events.iter_lines():
+            seen += line
+            if "process_completed" in line or "close_stream" in line:
+                break
+    return seen.replace(" ", "")
+
+
 def test_no_request_reads_a_file_of_this_machine(client, tmp_path):
     """Only what was uploaded here. Asked behind the page's back, as a program would."""
     secret = tmp_path / "secret.csv"
     secret.write_text("text\nmy diary\n")
-    function = next(
-        one["id"] for one in client.get("/config").json()["dependencies"] if len(one["inputs"]) == 3
-    )
-    for path in (secret, PROJECT / "demo_reviews" / "test.csv"):
+    for path in (secret, PROJECT / "support" / "demo_reviews" / "test.csv"):
         named = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        question = {"fn_index": function, "data": [named, "text", ""], "session_hash": "s"}
-        assert client.post("/gradio_api/queue/join", json=question).status_code == 200
-        seen = ""
-        with client.stream("GET", "/gradio_api/queue/data?session_hash=s") as lines:
-            for line in lines.iter_lines():
-                seen += line
-                if "process_completed" in line or "close_stream" in line:
-                    break
-        assert '"success":false' in seen.replace(" ", "") and "diary" not in seen
+        seen = predict_all(client, named, "", "s")
+        assert '"success":false' in seen and "diary" not in seen
         assert "predictions.csv" not in seen
+
+
+def test_no_file_stays_longer_than_it_has_to(rehearsed, tmp_path, monkeypatch):
+    """Ours go with the answer or the refusal; gradio's copies and the uploads some time later."""
+    import httpx
+
+    uploads, ours = tmp_path / "uploads", tmp_path / "ours"
+    ours.mkdir()
+    monkeypatch.setattr(app.tempfile, "tempdir", str(ours))
+    monkeypatch.setattr(app, "LOOK", 1)
+    monkeypatch.setattr(app, "KEEP", 3)
+
+    def left():  # gradio leaves an empty file beside each upload: those do not count
+        files = (path for path in tmp_path.rglob("*") if path.is_file())
+        return {path.name for path in files if path.stat().st_size}
+
+    with serving(rehearsed[0], uploads) as address, httpx.Client(base_url=address) as client:
+        uploaded = {"files": ("my.csv", "film\nI loved it.\n")}
+        (path,) = client.post("/gradio_api/upload", files=uploaded).json()
+        named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert '"success":true' in predict_all(client, None, "I loved it.", "a")
+        assert '"success":false' in predict_all(client, None, "", "b")  # no rows
+        assert '"success":false' in predict_all(client, named, "", "c")  # no such column
+        assert list(ours.glob("answers-*")) == [] and left() <= {"my.csv", "predictions.csv"}
+        end = time.monotonic() + 20
+        while left() and time.monotonic() < end:
+            time.sleep(0.2)
+        assert left() == set()
 
 
 def test_it_says_how_it_is_and_what_it_can(client):
@@ -199,7 +243,7 @@ def test_html_in_a_review_is_shown_and_not_run(tab):
 def test_a_file_goes_in_and_a_file_comes_out(tab, classify):
     """The rehearsal's test reviews; the answers are those of predict.py."""
     tab.get_by_role("tab", name="Many reviews").click()
-    source = PROJECT / "demo_reviews" / "test.csv"
+    source = PROJECT / "support" / "demo_reviews" / "test.csv"
     tab.set_input_files("#file input[type=file]", source)
     tab.wait_for_selector("#file a[href]")  # uploaded
     tab.click("#start button, button#start")
@@ -240,7 +284,7 @@ def test_a_stranger_s_column_names_are_shown_and_not_run(tab, tmp_path):
 def test_without_gradio_it_says_what_to_install(rehearsed, monkeypatch):
     """It is no core package."""
     monkeypatch.setitem(sys.modules, "gradio", None)
-    done = run_script("app.py", "--model", rehearsed[0])
+    done = run_script("extras.app", "--model", rehearsed[0])
     assert done.returncode == 2 and "pip install -r requirements-extra.txt" in done.stderr
 
 
@@ -252,6 +296,6 @@ def test_a_port_that_is_taken_and_a_folder_that_is_missing_get_one_line(rehearse
         (["--model", "nowhere"], "there is no such folder"),
         (["--port", "70000"], "--port 70000: has to be from 0 to 65535"),
     ):
-        done = run_script("app.py", *words)
+        done = run_script("extras.app", *words)
         assert done.returncode == 2 and complaint in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1

@@ -11,14 +11,13 @@ import sys
 import pytest
 from conftest import make_model
 
-import checkpoint
 import dataset
 import evaluate
 import finetune
 import model
 import predict
-import sources
-from errors import run_command
+from extras import behaviour, compare, explain
+from support.errors import run_command
 
 COMMANDS = {
     "finetune": finetune,
@@ -26,8 +25,9 @@ COMMANDS = {
     "predict": predict,
     "dataset": dataset,
     "model": model,
-    "sources": sources,
-    "checkpoint": checkpoint,
+    "compare": compare,
+    "explain": explain,
+    "behaviour": behaviour,
 }
 GOOD = "text,label\n" + "".join(f"good film {i},{i % 2}\n" for i in range(60))
 
@@ -198,7 +198,7 @@ BAD = [
     ("predict", "--file good.csv --out tiny.csv --resume", "older than the file or the model"),
     ("predict", "--file missing.csv --out tiny.csv --resume", "older than|not a file"),
     ("predict", "good --resume", "--resume goes with"),
-    ("evaluate", "--compare good.csv missing.csv", "no column 'predicted'"),
+    ("compare", "good.csv missing.csv", "no column 'predicted'"),
     ("finetune", TRAIN + "good.csv --seed -1", "--seed -1"),
     (
         "finetune",
@@ -246,12 +246,17 @@ BAD = [
     ("dataset", "--model encoder ''", "is empty"),
     ("dataset", "--model encoder --max-length 2 good", "3 or more"),
     ("dataset", "--model no/such good", "no answer from"),
-    ("dataset", "", "required"),
+    ("dataset", "", "give sentences"),
     ("model", "--model encoder ' '", "is empty"),
     ("model", "--model nothing good", "holds no model"),
-    ("sources", "missing.csv", "no such file"),
-    ("sources", "oneclass.csv", "only '1'"),
-    ("checkpoint", "nothing", "no run.json"),
+    ("dataset", "--data missing.csv", "no such file"),
+    ("dataset", "--data oneclass.csv", "only '1'"),
+    ("dataset", "--data good.csv Fine", "one or the other"),
+    ("explain", "--model nothing good", "no run.json"),
+    ("explain", "--model model ' '", "is empty"),
+    ("explain", "--model model good --html nowhere/p.html", "cannot be written"),
+    ("behaviour", "--model model", "the model knows 0, 1"),
+    ("behaviour", "--model model --pairs good.csv", "no column 'original'"),
 ]
 
 

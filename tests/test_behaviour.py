@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import run_script
 
-from behaviour import FAMILIES, print_behaviour, print_pairs, sentences
-from errors import UserError
+from extras.behaviour import FAMILIES, print_behaviour, print_pairs, sentences
+from support.errors import UserError
 
 NAMES = ["negative", "positive"]
 

@@ -5,7 +5,7 @@ import torch
 from conftest import make_examples_of_lengths, make_model, run_script
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from attention import forward_by_hand
+from extras.attention import forward_by_hand
 from dataset import make_collate
 
 

@@ -9,22 +9,14 @@ from conftest import make_model
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, pipeline
 
-from checkpoint import (
-    FILES,
-    check_tokenizer,
-    describe_run,
-    load_model,
-    read_run,
-    save_model,
-    weights_fingerprint,
-    with_cleaning,
-)
 from dataset import clean, encode, make_collate, make_examples
-from errors import UserError
 from evaluate import predict_logits
-from folder import prepare_folder
-from model import load_tokenizer
-from predict import make_classifier
+from model import check_tokenizer, load_model, save_model, with_cleaning
+from support.files import prepare_folder
+from support.pretrained import load_tokenizer
+from support.saved import FILES, describe_run, read_run, weights_fingerprint
+from support.errors import UserError
+from predict import Classifier
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -68,7 +60,7 @@ def test_a_reloaded_model_gives_the_same_logits_bit_for_bit(saved, tokenizer):
 def test_the_pipeline_of_transformers_gives_our_answers(saved):
     """Label names, probabilities, and the cleaning: another program must not see another text."""
     folder, _ = saved
-    classify, *_ = make_classifier(folder, CPU)
+    classify = Classifier(folder, CPU).classify
     theirs = pipeline("text-classification", model=str(folder))(TEXTS)
     for (label, score), other in zip(classify(TEXTS), theirs):
         assert label == other["label"] and score == pytest.approx(other["score"], abs=1e-5)

@@ -13,9 +13,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB
 
-import baseline
-from compare import difference_interval, mcnemar
-from splits import load_splits
+from extras import baseline
+from extras.compare import difference_interval, mcnemar
+from dataset import load_splits
 
 
 # ------------------------------------------------------------------------------ compare
@@ -89,7 +89,7 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
 # ------------------------------------------------------------------------------ the floor
 @pytest.fixture(scope="module")
 def splits():
-    return load_splits(str(PROJECT / "demo_reviews"))[:2]
+    return load_splits(str(PROJECT / "support" / "demo_reviews"))[:2]
 
 
 def test_naive_bayes_weights_are_scikit_learn_s(splits):
@@ -152,9 +152,9 @@ def test_a_text_of_unknown_words_has_no_features_and_an_answer_all_the_same(spli
 def test_a_baseline_like_a_model_learns_from_the_same_reviews(rehearsed, tmp_path):
     """--like saves typing five options again, and getting one of them wrong."""
     like, typed = tmp_path / "like.json", tmp_path / "typed.json"
-    assert run_script("baseline.py", "--like", rehearsed[0], "--results", like).returncode == 0
-    data = ("--data", PROJECT / "demo_reviews")
-    assert run_script("baseline.py", *data, "--results", typed).returncode == 0
+    assert run_script("extras.baseline", "--like", rehearsed[0], "--results", like).returncode == 0
+    data = ("--data", PROJECT / "support" / "demo_reviews")
+    assert run_script("extras.baseline", *data, "--results", typed).returncode == 0
     one, other = (json.loads(path.read_text()) for path in (like, typed))
     run = json.loads((rehearsed[0] / "run.json").read_text())
     assert one["test"] == other["test"]
@@ -163,8 +163,8 @@ def test_a_baseline_like_a_model_learns_from_the_same_reviews(rehearsed, tmp_pat
 
 def test_baseline_py_prints_and_writes_what_evaluate_py_would(tmp_path):
     """The same figures, from the same functions, on the same split."""
-    words = ("--data", PROJECT / "demo_reviews", "--save", tmp_path / "b.csv")
-    done = run_script("baseline.py", *words, "--results", tmp_path / "b.json")
+    words = ("--data", PROJECT / "support" / "demo_reviews", "--save", tmp_path / "b.csv")
+    done = run_script("extras.baseline", *words, "--results", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "b.json").read_text())
     assert f"accuracy  {record['test']['accuracy']:.2%}" in done.stdout

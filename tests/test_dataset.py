@@ -6,15 +6,8 @@ import pytest
 import torch
 from conftest import FAMILIES, make_examples_of_lengths, make_model
 
-from dataset import (
-    clean,
-    encode,
-    make_batches,
-    make_collate,
-    padding_share,
-    special_ids,
-    truncate,
-)
+from dataset import clean, encode, make_batches, make_collate, special_ids, truncate
+from support.banner import padding_share
 
 
 # ------------------------------------------------------------------------------ cleaning, tokens

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import FAMILIES, PROJECT, make_model, run_script
 
-from checkpoint import load_model
 from dataset import encode, make_collate
-from errors import UserError
-from explain import encode_words, explain, integrate_gradients, margin, paint, write_page
-from sources import load_table
-from windows import average, encode_windows, split_windows
+from model import load_model
+from support.tables import load_table
+from support.windows import average, encode_windows, split_windows
+from support.errors import UserError
+from extras.explain import encode_words, explain, integrate_gradients, margin, paint, write_page
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def test_integrated_gradients_of_a_curve_add_up_and_too_few_steps_show_in_the_ga
 def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
     """At the default steps, for reviews that the model has not been trained on."""
     model, tokenizer, run = load_model(rehearsed[0])
-    texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
     collate = make_collate(tokenizer.pad_token_id)
     for text in texts[::20]:
         found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
@@ -96,7 +96,7 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
 def test_the_words_it_names_matter_more_than_others(rehearsed):
     """Of 200 reviews: leave out the three words with the largest shares, or three at random."""
     model, tokenizer, run = load_model(rehearsed[0])
-    texts, _ = load_table(PROJECT / "demo_reviews" / "test.csv")
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
     collate, generator = make_collate(tokenizer.pad_token_id), torch.Generator().manual_seed(0)
     falls = {"left_out": [], "shares": [], "random": []}
 

@@ -1,5 +1,6 @@
 """What makes it fast changes nothing but the time, and the work is counted right."""
 
+import itertools
 import json
 import tracemalloc
 
@@ -9,14 +10,14 @@ from conftest import FAMILIES, make_examples_of_lengths, make_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
-import benchmark
-import cost
-from attention import attention_by_hand, choose_attention
-from checkpoint import save_model
-from dataset import make_collate
+from extras import benchmark, cost
+from dataset import clean, make_collate
 from evaluate import predict_logits
-from model import set_dropout, set_trainable
-from rows import count_rows, predict_chunks, write_predictions
+from model import save_model, set_trainable
+from support.pretrained import attention_by_hand, choose_attention, set_dropout
+from support.rows import count_rows, predict_chunks, write_predictions
+from support.saved import describe_run
+from support.unfinished import Run
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_by_hand_is_the_library_s_attention(family, scores_at_once, monkeypatch):
     """Logits and gradients of padded batches, in one piece or in many, to the last digits."""
-    monkeypatch.setattr("attention.SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr("support.pretrained.SCORES_AT_ONCE", scores_at_once)
     batch = make_collate(0)(make_examples_of_lengths([4, 9, 17, 30]))
     del batch["labels"]
     found = []
@@ -65,15 +66,14 @@ def test_only_where_it_was_measured_to_be_faster():
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_saved_model_does_not_ask_for_our_attention(tmp_path, tokenizer):
+def test_a_saved_model_does_not_ask_for_our_attention(arguments, tmp_path, tokenizer):
     """Other programs have no function of that name, and would refuse to load the folder."""
     model = make_model()
     choose_attention(model, CPU, "bf16")
-    run = {"arguments": {"model": "m", "data": "d", "demo": True, "max_length": 8}, "labels": ["a"]}
-    run["arguments"]["truncation"] = "head"
-    save_model(
-        tmp_path, model, tokenizer, run | {"results": {}, "splits": {"train": {"reviews": 1}}}
-    )
+    splits = {role: {"labels": [0, 1]} for role in ("train", "validation", "test")}
+    names = ["LABEL_0", "LABEL_1"]
+    run = describe_run(arguments("--max-length", "8"), names, splits, [], CPU, "fp32", {})
+    save_model(tmp_path, model, tokenizer, run)
     assert "by_hand" not in (tmp_path / "config.json").read_text()
 
 
@@ -113,7 +113,7 @@ def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
         path.write_text("text,label\n" + "a good film indeed,positive\n" * rows)
         tracemalloc.start()
         count_rows(path, {"text": "--text-column"})
-        ask = (path, "text", "label", ["a", "b"], lambda texts: [("a", 0.5)] * len(texts))
+        ask = (path, "text", "label", ["a", "b"], lambda texts: [("a", 0.5)] * len(texts), clean)
         write_predictions(
             tmp_path / "out.csv", rows, lambda skip, ask=ask: predict_chunks(*ask, skip), {}
         )
@@ -177,34 +177,24 @@ def test_the_limit_runs_the_products_that_are_counted(train_layers):
         assert seen.get_total_flops() == cost.count_flops(model, shapes, training)
 
 
-def test_the_time_of_the_run_is_foretold_once(monkeypatch):
-    """Twice as fast, half the time: it follows from the work that is left to do."""
-    clock = iter([100.0, 108.0])
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(cost, "time_products", lambda *rest: 0.5)
-    model = make_model()
-    window = [(4, 16), (4, 8)]
-    flops = cost.count_flops(model, window)
-    foretell = cost.make_foretell(model, 600 * flops, CPU, "fp32")
-    notes = [foretell(window) for _ in range(20)]
-    assert [i for i, note in enumerate(notes) if note] == [9], "after ten windows, and once"
-    # 8 windows in 8 seconds, so 600 windows' worth of work takes ten minutes.
-    assert "about 10 min" in notes[9]
-    # The limit was measured on the (4, 16), in half a second.
-    share = flops / (cost.count_flops(model, [(4, 16)]) / 0.5)
-    assert f"{share:.0%} of" in notes[9]
-
-
-def test_the_work_of_a_run_counts_every_epoch_and_every_split(arguments):
-    """Two epochs are twice one, without the test; a frozen epoch is cheaper than a whole one."""
-    model = make_model()
-    lengths = {"train": [8] * 20, "validation": [8] * 4, "test": []}
-    one, two, frozen = (
-        cost.count_run(model, arguments(*words.split()), lengths)
-        for words in ("--epochs 1", "--epochs 2", "--epochs 2 --head-epochs 1")
-    )
-    assert two == 2 * one and one < frozen < two
-    assert cost.count_run(model, arguments("--epochs", "1"), lengths | {"test": [8] * 4}) > one
+def test_the_time_that_is_left_is_said_once_and_follows_from_tokens(
+    arguments, monkeypatch, capsys
+):
+    """Whoever starts a run of hours should know after a minute; and padding takes time, too."""
+    clock = itertools.count(0.0, 1.0)  # a second passes with every look at it
+    monkeypatch.setattr("support.unfinished.time.perf_counter", lambda: next(clock))
+    run = Run(arguments("--epochs", "3"), {"device": {"name": "here"}})
+    run.writes, run.parts = False, (None, None, torch.amp.GradScaler("cpu", enabled=False))
+    lengths = [4] * 40
+    windows = [[[2 * i, 2 * i + 1]] for i in range(20)]  # 20 windows of 8 tokens
+    for epoch in range(3):
+        for step, _ in enumerate(run.progress(epoch, windows, lengths, done=0), start=1):
+            run.note(20 * epoch + step, torch.tensor(0.7), torch.tensor(1.0), 1e-5, reviews=2)
+    said = [line for line in capsys.readouterr().out.splitlines() if "are left" in line]
+    assert len(said) == 1
+    # After the second window the clock was looked at once more, by note() after the tenth: so two
+    # seconds went by for windows 3 to 12, and 8 + 40 are left.
+    assert "10 s of training are left" in said[0]
 
 
 # ------------------------------------------------------------------------------ the benchmark

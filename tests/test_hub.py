@@ -1,4 +1,4 @@
-"""Appendix L: a bad day of the hub costs a minute, and never makes half a model a whole one."""
+"""support/hub.py: a bad day of the hub costs a minute, and never makes half a model a whole one."""
 
 import http.server
 import json
@@ -8,9 +8,9 @@ import threading
 import pytest
 from conftest import run_script
 
-import hub
-from errors import UserError
-from model import load_tokenizer
+from support.pretrained import load_tokenizer
+from support import hub
+from support.errors import UserError
 
 FILES = {
     "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nfilm\n",
@@ -20,6 +20,22 @@ FILES = {
     "onnx/config.json": b"{}",
 }
 NAME = "somebody/some-model"
+FETCH = """
+import sys
+from pathlib import Path
+from support import hub
+from support.errors import run_command
+
+def main():
+    name = sys.argv[1]
+    try:
+        hub.fetch_model(name, hub.TOKENIZER_FILES)
+    except Exception as error:
+        raise hub.hub_error("model", name, error) from error
+    print(Path(hub.is_there(name, "config.json")).parent)
+
+run_command(main)
+"""
 
 
 @pytest.fixture
@@ -61,10 +77,10 @@ def server():
 
 
 def ask(server, home):
-    """python hub.py, in a process of its own, because the library reads its settings once."""
+    """Fetch a model, in a process of its own, because the library reads its settings once."""
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home)}
-    return run_script("hub.py", NAME, env=environment)
+    return run_script("-c", FETCH, NAME, env=environment)
 
 
 def test_a_hub_that_fails_now_and_then_is_asked_again(server, tmp_path):

@@ -1,23 +1,15 @@
-"""Chapter 3: the right device and format, a fresh head, and nothing moves that should not."""
+"""Chapter 2: the right device and format, a fresh head, and nothing moves that should not."""
 
 import json
 
 import pytest
 import torch
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES, make_model, run_script
 
-from errors import UserError, out_of_memory
-from hardware import autocast, choose_device, choose_precision
-from model import (
-    class_names,
-    load_config,
-    load_pretrained,
-    load_tokenizer,
-    max_positions,
-    parameter_parts,
-    set_trainable,
-    walk,
-)
+from support.errors import UserError, out_of_memory
+from model import autocast, choose_device, choose_precision, load_pretrained, parameter_parts
+from model import set_trainable
+from support.pretrained import class_names, load_config, load_tokenizer, max_positions
 
 
 @pytest.fixture
@@ -189,14 +181,12 @@ def test_freezing_moves_exactly_the_tensors_it_should(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_walk_shows_every_stage_of_every_family(encoder, tokenizer, family, capsys):
-    """From tokens to one vector to logits, whatever the modules of a model are called."""
-    model, _ = load_pretrained(encoder(family), ["bad", "good"], seed=1)
-    walk(model, tokenizer, "the film was good")
-    output = capsys.readouterr().out
-    for stage in ("embeddings", "encoder layer 1", "encoder layer 2", "[1, 6, 32]", "classifier"):
-        assert stage in output
-    assert "one vector for the whole text" in output and "probability of good" in output
+def test_the_chapter_shows_a_sentence_s_way_for_every_family(encoder, family):
+    """From tokens to a vector each to logits, whatever the modules of a model are called."""
+    done = run_script("model.py", "--model", encoder(family), "the film was good")
+    assert done.returncode == 0, done.stderr
+    for stage in ("[CLS] the film was good [SEP]", "[1, 6, 32]", "[1, 2]", "layer 2", "head"):
+        assert stage in done.stdout
 
 
 def test_a_frozen_head_is_refused():

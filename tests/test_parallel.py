@@ -12,11 +12,10 @@ import torch
 from conftest import PROJECT, make_examples_of_lengths, make_model, run_script
 from safetensors.torch import load_file
 
-import parallel
 from dataset import make_collate
 from evaluate import predict_logits
-from history import read_history
-from resume import put_back, take_state
+from extras.report import read_history
+from support import devices, unfinished
 
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
 # share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
@@ -96,9 +95,9 @@ def test_shares_make_up_the_whole(monkeypatch, processes):
     ask = (model, examples, make_collate(0), torch.device("cpu"))
     whole = predict_logits(*ask, batch_size=2)
     total = torch.zeros_like(whole)
-    monkeypatch.setattr(parallel, "world", lambda: processes)
+    monkeypatch.setattr(devices, "world", lambda: processes)
     for rank in range(processes):
-        monkeypatch.setattr(parallel, "rank", lambda: rank)
+        monkeypatch.setattr(devices, "rank", lambda: rank)
         total += predict_logits(*ask, batch_size=2)
     assert torch.equal(total, whole)
 
@@ -106,48 +105,60 @@ def test_shares_make_up_the_whole(monkeypatch, processes):
 def test_without_torchrun_nothing_is_shared():
     """A reader's single process has rank 0 of 1, and meets none of this."""
     model = torch.nn.Linear(2, 2)
-    assert (parallel.rank(), parallel.world()) == (0, 1)
-    assert parallel.share([1, 2, 3]) == [1, 2, 3]
-    assert parallel.wrap(model) is model
-    assert torch.equal(parallel.add_up(torch.ones(2)), torch.ones(2))
+    assert (devices.rank(), devices.world()) == (0, 1)
+    assert devices.share([1, 2, 3]) == [1, 2, 3]
+    assert devices.add_up_gradients(model) is None
+    assert torch.equal(devices.add_up(torch.ones(2)), torch.ones(2))
 
 
 def test_a_process_that_has_joined_no_others_does_all_the_work(monkeypatch):
-    """app.py may run where WORLD_SIZE and RANK are set by somebody else."""
+    """extras/app.py may run where WORLD_SIZE and RANK are set by somebody else."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert parallel.share([1, 2, 3]) == [1, 2, 3]
+    assert devices.share([1, 2, 3]) == [1, 2, 3]
 
 
-def test_every_process_gets_its_own_random_numbers_back(monkeypatch):
+def test_every_process_gets_its_own_random_numbers_back(monkeypatch, arguments):
     """A resumed run of several processes drops what each of them would have dropped."""
-    monkeypatch.setattr(parallel, "world", lambda: 3)
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
-    scaler, cpu = torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu")
-    states, expected = [], []
+    cpu, states, expected = torch.device("cpu"), [], []
+
+    def become(rank):
+        for name, value in (("rank", rank), ("world", 3)):
+            monkeypatch.setattr(unfinished, name, lambda value=value: value)
+
     for rank in range(3):
-        monkeypatch.setattr(parallel, "rank", lambda: rank)
+        become(rank)
         torch.manual_seed(rank)
-        states.append(take_state({}, optimizer, scaler, cpu))
+        states.append(unfinished.random_states(cpu))
         expected.append(torch.rand(4))
-    state = states[0] | {"random": [sum(one["random"][0] for one in states)]}  # as add_up() does
+    together = [sum(one[0] for one in states)]  # as add_up() does
     for rank in range(3):
-        monkeypatch.setattr(parallel, "rank", lambda: rank)
-        put_back(state, optimizer, scaler, cpu)
+        become(rank)
+        unfinished.put_back_random(cpu, together)
         assert torch.equal(torch.rand(4), expected[rank])
+
+
+def test_a_process_without_a_review_in_a_window_adds_zeros(monkeypatch):
+    """All processes have to take part in a sum, or the others would wait for ever."""
+    model, seen = torch.nn.Linear(2, 1), []
+    model.bias.requires_grad_(False)
+    monkeypatch.setattr(devices, "world", lambda: 2)
+    monkeypatch.setattr(devices, "add_up", lambda tensor: seen.append(tensor.clone()))
+    devices.add_up_gradients(model)
+    assert len(seen) == 1 and torch.equal(seen[0], torch.zeros(1, 2)), "and none for frozen ones"
 
 
 def test_predict_and_evaluate_share_the_rows_out(rehearsed, tmp_path):
     """Two processes write what one writes: every row once, in the order of the file."""
     folder, _ = rehearsed
-    data = PROJECT / "demo_reviews" / "test.csv"
+    data = PROJECT / "support" / "demo_reviews" / "test.csv"
     words = ["predict.py", "--model", folder, "--file", data, "--out"]
     assert run_script(*words, tmp_path / "1.csv").returncode == 0
     evaluate = ["evaluate.py", "--model", folder]
     started = torchrun(2, *words, tmp_path / "2.csv", stderr=subprocess.PIPE)
     beside = torchrun(2, *evaluate, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    behaviour = [*evaluate, "--behaviour", "--results"]
-    third = torchrun(2, *behaviour, tmp_path / "2.json", stdout=subprocess.PIPE)
+    behaviour = ["extras.behaviour", "--model", folder, "--results"]
+    third = torchrun(2, "-m", *behaviour, tmp_path / "2.json", stdout=subprocess.PIPE)
     _, errors = started.communicate(timeout=120)
     assert started.returncode == 0, errors
     one, two = ((tmp_path / f"{n}.csv").read_text().splitlines() for n in (1, 2))

@@ -13,11 +13,12 @@ import shlex
 import pytest
 from conftest import PROJECT
 
-from plan import command_line, parse_arguments
+from support.options import command_line, parse_arguments
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-TABLES = runpy.run_path(str(PROJECT / "results" / "tables.py"))
-SECTION = re.compile(r"<!-- (\w+): results/tables.py writes this -->\n(.*?)<!-- \1 ends -->", re.S)
+TABLES = runpy.run_path(str(PROJECT / "docs" / "results" / "tables.py"))
+MARK = "docs/results/tables.py writes this"
+SECTION = re.compile(rf"<!-- (\w+): {MARK} -->\n(.*?)<!-- \1 ends -->", re.S)
 
 # What a run was told, and not what came out.
 CHOSEN = "subset seed epochs max_length lr batch_size accumulate warmup n attention_dropout clip"
@@ -31,13 +32,13 @@ KNOWN = {
     "66 million": "DistilBERT's weights",
     "50 %": "chance, of two classes",
     "33 %": "macro F1 of one class: (2/3 + 0) / 2",
-    "2 s": "a message of hub.py",
+    "2 s": "a message of support/hub.py",
     "5 points": "one review of twenty",
 }
 
 
 def test_the_tables_are_the_recorded_ones():
-    """Figures that were typed go stale; these are written by `python results/tables.py`."""
+    """Figures that were typed go stale; these are written by `python -m docs.results.tables`."""
     assert TABLES["rewrite"](README) == README
     assert set(TABLES["SECTIONS"]) == {name for name, _ in SECTION.findall(README)}
 
@@ -45,7 +46,7 @@ def test_the_tables_are_the_recorded_ones():
 @pytest.mark.parametrize("name", sorted(TABLES["SECTIONS"]))
 def test_one_altered_digit_is_found(name):
     """Tried with five or so digits of every section."""
-    section = re.search(rf"<!-- {name}: results.*?<!-- {name} ends -->", README, re.S)
+    section = re.search(rf"<!-- {name}: {MARK}.*?<!-- {name} ends -->", README, re.S)
     digits = [section.start() + match.start() for match in re.finditer(r"\d", section[0])]
     assert digits
     for at in digits[:: max(1, len(digits) // 5)]:
@@ -54,14 +55,18 @@ def test_one_altered_digit_is_found(name):
 
 
 def test_the_one_command_beside_a_row_repeats_its_runs():
-    """sweep.py's, typed again, has the options of every recorded run of that name."""
-    files = (PROJECT / "results").glob("run-*.json")
+    """extras/sweep.py's, typed again, has the options of every recorded run of that name."""
+    files = (PROJECT / "docs" / "results").glob("run-*.json")
     for name in {path.stem.removeprefix("run-").rpartition("-")[0] for path in files} - {"demo"}:
         found = TABLES["runs"](name)
-        words = shlex.split(TABLES["sweep_command"](found))[2:]
+        command = shlex.split(TABLES["sweep_command"](found))
+        assert command[:3] == ["python", "-m", "extras.sweep"]
+        words = command[3:]
         end = words.index("--")
         vary = dict(word.split("=", 1) for word in words[:end] if "=" in word)
         recorded = [one["run"]["arguments"] for one in found]
+        # An option of the day: today it is a command, extras.sanity.
+        assert not any(one.pop("sanity", False) for one in recorded)
         assert vary.pop("seed").split(",") == [str(one["seed"]) for one in recorded]
         for one in recorded:
             typed = [f"--{key}={value}" for key, value in (vary | {"seed": one["seed"]}).items()]
@@ -85,7 +90,7 @@ def test_other_results_make_another_section(name, tmp_path, monkeypatch):
             return value
         return type(value)(value * chance.uniform(0.7, 0.95))
 
-    for path in sorted((PROJECT / "results").glob("*.json")):
+    for path in sorted((PROJECT / "docs" / "results").glob("*.json")):
         chance = random.Random(path.name)
         record = altered(json.loads(path.read_text(encoding="utf-8")))
         (tmp_path / path.name).write_text(json.dumps(record), encoding="utf-8")
@@ -110,7 +115,7 @@ def test_no_figure_is_typed():
 
 def test_recorded_runs_are_whole_and_name_no_machine():
     """Command, versions, hardware, data, sizes, history, result, memory; no folder of anybody's."""
-    files = sorted((PROJECT / "results").glob("run-*.json"))
+    files = sorted((PROJECT / "docs" / "results").glob("run-*.json"))
     assert files
     for path in files:
         one = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Chapter 9 and its appendices: figures about certainty, and the page that shows them."""
+"""extras.calibration and extras.report: figures about certainty, and the page that shows them."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from conftest import PROJECT, run_script
 from scipy.optimize import minimize_scalar
 from torchmetrics.classification import MulticlassCalibrationError
 
-from answers import keep_answers, read_answers
-from compare import difference_interval
-from calibration import calibration_error, coverage, fit_temperature, reliability
+from extras.calibration import calibration_error, coverage, fit_temperature, reliability
+from extras.compare import difference_interval
+from extras.report import read_all, which_is_better
+from support.files import OURS
+from support.saved import keep_answers, read_answers
 
 
 def make_answers(n=2000, classes=2, sharpness=1.0):
@@ -90,7 +92,7 @@ def test_answers_of_another_model_are_not_its_own(rehearsed, tmp_path):
     with open(folder / "model.safetensors", "ab") as file:
         file.write(b" ")
     assert read_answers(folder, "test") is None
-    done = run_script("report.py", folder, "--out", tmp_path / "page.html")
+    done = run_script("extras.report", folder, "--out", tmp_path / "page.html")
     assert done.returncode == 2 and "python evaluate.py --model" in done.stderr
     assert not (tmp_path / "page.html").exists()
 
@@ -102,17 +104,18 @@ def page(rehearsed, tmp_path_factory):
     shutil.copytree(rehearsed[0], root / "one")
     other = shutil.copytree(rehearsed[0], root / "<b>two")
     found = read_answers(other, "test")
-    texts = ["<script>alert(1)</script> good"] * len(found["labels"])
-    columns = found["logits"], found["labels"].tolist(), found["lengths"].tolist(), texts
+    split = {name: found[name].tolist() for name in ("labels", "lengths")}
+    split["texts"] = ["<script>alert(1)</script> good"] * len(found["labels"])
     how = {"subset": None, "windows": False, "precision": "fp32"}
-    keep_answers(other, "test", *columns, how)
+    keep_answers(other, "test", found["logits"], split, how)
     # Else it would be said, rightly, that the two have read different reviews.
     kept = json.loads((other / "answers-test.json").read_text())
     kept["reviews"] = read_answers(root / "one", "test")["reviews"]
     (other / "answers-test.json").write_text(json.dumps(kept))
-    run_script("baseline.py", "--data", PROJECT / "demo_reviews", "--results", root / "floor.json")
+    reviews = PROJECT / "support" / "demo_reviews"
+    run_script("extras.baseline", "--data", reviews, "--results", root / "floor.json")
     words = ["--baseline", root / "floor.json", "--out", root / "page.html", "--mistakes", "2"]
-    done = run_script("report.py", root / "one", other, *words)
+    done = run_script("extras.report", root / "one", other, *words)
     assert done.returncode == 0, done.stderr
     return root / "page.html"
 
@@ -131,7 +134,22 @@ def test_the_page_shows_the_figures_of_the_run(page, rehearsed):
     assert text.count("<svg") == 2 * 5  # five pictures of each of two models
     assert "python finetune.py --demo" in text
     _, low, high = difference_interval(0, 0, len(found["labels"]))  # the two models are the same
-    assert f"+0.00 points ({100 * low:+.2f} to {100 * high:+.2f})" in text
+    assert f"interval {100 * low:+.2f} to {100 * high:+.2f} points" in text
+
+
+def test_the_better_of_two_is_named_with_a_positive_number(rehearsed):
+    """Whichever comes first on the command line; and none of them where they are equally good."""
+    one = read_all(rehearsed[0]) | {"folder": "one"}
+    right = one["right"].clone()
+    right[right.nonzero()[:8, 0]] = False  # eight of its right answers are wrong
+    two = one | {"folder": "two", "right": right}
+    words = f"one is better than two by {800 / len(right):.2f} points: 8 more of {len(right)}"
+    assert which_is_better(one, two) == which_is_better(two, one)
+    assert which_is_better(one, two).startswith(words)
+    interval = [f"{100 * value:+.2f}" for value in difference_interval(8, 0, len(right))[1:]]
+    assert f"interval {interval[0]} to {interval[1]} points" in which_is_better(two, one)
+    equal = which_is_better(one, one | {"folder": "two"})
+    assert equal.startswith("one and two have equally many right answers") and "better" not in equal
 
 
 def test_the_page_needs_no_network_and_runs_nothing(page):
@@ -169,14 +187,14 @@ def test_the_page_fits_a_phone_and_a_screen(page, browser, width, scheme):
         (["nowhere"], "there is no such folder"),
         (["--mistakes", "21"], "--mistakes 21: has to be from 0 to 20"),
         (["MODEL", "--baseline", "README.md"], "holds no figures of --results"),
-        (["MODEL", "--baseline", "results/baseline-imdb.json"], "is about other data"),
+        (["MODEL", "--baseline", "docs/results/baseline-imdb.json"], "is about other data"),
         (["MODEL", "--out", "tests"], "cannot be written"),
     ],
 )
 def test_bad_input_gets_one_line(rehearsed, words, complaint):
     """Exit code 2, and no page."""
     words = [rehearsed[0] if word == "MODEL" else word for word in words]
-    done = run_script("report.py", *words)
+    done = run_script("extras.report", *words)
     assert done.returncode == 2 and complaint in done.stderr
     assert done.stderr.count("\n") == 1 and not (PROJECT / "report.html").exists()
 
@@ -221,11 +239,12 @@ def test_damaged_files_are_named_in_one_line(rehearsed, tmp_path, name, damage):
     folder = shutil.copytree(rehearsed[0], tmp_path / "model")
     how = {"subset": None, "windows": False, "precision": "fp32"}
     (folder / "answers-test.json").unlink()
-    keep_answers(folder, "test", torch.tensor([[1.0, 0.0]]), [0], [5], ["a film"], how)
+    split = {"texts": ["a film"], "labels": [0], "lengths": [5]}
+    keep_answers(folder, "test", torch.tensor([[1.0, 0.0]]), split, how)
     run = json.loads((folder / "run.json").read_text())
     floor = {"test": {"correct": 1, "n": 2}, "data_fingerprint": run["data_fingerprint"]}
     (folder / "floor.json").write_text(json.dumps(floor))
-    words = ("report.py", folder, "--baseline", folder / "floor.json", "--mistakes", "1")
+    words = ("extras.report", folder, "--baseline", folder / "floor.json", "--mistakes", "1")
     words += ("--out", tmp_path / "page.html")
     assert run_script(*words).returncode == 0
     (tmp_path / "page.html").unlink()
@@ -250,13 +269,35 @@ def test_a_device_and_a_file_that_is_read_are_not_written_to(rehearsed, tmp_path
     device = tmp_path / "pipe"
     os.mkfifo(device)
     for out in (device, floor):
-        done = run_script("report.py", rehearsed[0], "--baseline", floor, "--out", out)
+        done = run_script("extras.report", rehearsed[0], "--baseline", floor, "--out", out)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert device.is_fifo() and floor.read_text() == "{}"
+
+
+def test_the_page_may_lie_in_the_model_s_folder_and_be_written_again(rehearsed, tmp_path):
+    """But none of the model's own files is overwritten, whatever its path looks like."""
+    folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "page.html").symlink_to(folder / "run.json")
+    (folder / "page.html").symlink_to(folder / "README.md")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    words = ("extras.report", folder, "--mistakes", "0", "--out")
+    own = [folder / name for name in OURS if (folder / name).is_file()]
+    own += [tmp_path / "link" / "run.json", folder / ".." / "model" / "model.safetensors"]
+    own += [os.path.relpath(folder / "config.json", PROJECT), folder / "page.html"]
+    own += [tmp_path / "page.html"]
+    for out in own:
+        done = run_script(*words, out)
+        assert done.returncode == 2 and "is the file that is read" in done.stderr, out
+    assert before == {path: path.read_bytes() for path in before}
+    for _ in range(2):
+        done = run_script(*words, folder / "report.html")
+        assert done.returncode == 0, done.stderr
+    assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_matplotlib_it_says_what_to_install(rehearsed, monkeypatch):
     """It is no core package."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    done = run_script("report.py", rehearsed[0])
+    done = run_script("extras.report", rehearsed[0])
     assert done.returncode == 2 and "pip install -r requirements-extra.txt" in done.stderr

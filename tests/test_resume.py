@@ -1,4 +1,4 @@
-"""Appendices H, I and Y: nothing is lost, nothing written twice, and nothing goes on in silence."""
+"""Stopped runs: nothing is lost, nothing written twice, and nothing goes on in silence."""
 
 import json
 import os
@@ -15,11 +15,9 @@ import torch
 from conftest import PROJECT, run_script
 
 import finetune
-import history
-import resume
-import same_run
-from errors import UserError
-from folder import claim, write_whole
+from support import runs, unfinished
+from support.files import write_whole
+from support.runs import only_run
 
 # Dropout, accumulation with a short last window, two phases. 48 reviews are 24 micro-batches and 8
 # steps an epoch; a checkpoint at each look, which here is every third step.
@@ -31,12 +29,12 @@ STEPS = 24
 @pytest.fixture
 def place(workplace, monkeypatch):
     """The working folder, and a look at every third step, so that short runs have checkpoints."""
-    monkeypatch.setattr("finetune.LOOK_EVERY", 3)
+    monkeypatch.setattr("support.unfinished.LOOK_EVERY", 3)
     return workplace
 
 
 def run(place, *words):
-    """Run finetune.py there, in this process, as finetune.LOOK_EVERY has been set."""
+    """Run finetune.py there, in this process, as LOOK_EVERY has been set."""
     return run_script("finetune.py", *words, cwd=place, module=finetune)
 
 
@@ -76,7 +74,7 @@ def outcome(out):
 def undisturbed(workplace):
     """What the run leaves when nobody stops it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.LOOK_EVERY", 3)
+        patch.setattr("support.unfinished.LOOK_EVERY", 3)
         done = run(workplace, *WORDS, "--out", "whole")
     assert done.returncode == 0, done.stderr
     return outcome(workplace / "whole")
@@ -86,7 +84,7 @@ def undisturbed(workplace):
 def stopped_once(workplace):
     """A run that was stopped in step 17 of 24; its checkpoints are of 16 and 17."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.LOOK_EVERY", 3)
+        patch.setattr("support.unfinished.LOOK_EVERY", 3)
         at_step(patch, 17, interrupt())
         done = run(workplace, *WORDS, "--out", "stopped")
     assert done.returncode == 130 and "--resume" in done.stderr, done.stderr
@@ -131,22 +129,21 @@ def test_a_run_that_is_stopped_in_a_step_finishes_it_and_goes_on_exactly(
     assert outcome(out) == undisturbed
 
 
-@pytest.mark.parametrize("place_of_it", ["history.add_history", "resume.write_checkpoint"])
+@pytest.mark.parametrize("name", ["add_lines", "checkpoint"])
 def test_a_signal_between_two_steps_saves_what_belongs_together(
-    place, undisturbed, monkeypatch, tmp_path, place_of_it
+    place, undisturbed, monkeypatch, tmp_path, name
 ):
-    """train() has moved the weights on, so a checkpoint with the record before would be wrong."""
-    module, name = place_of_it.split(".")
-    work, calls = getattr({"history": history, "resume": resume}[module], name), []
+    """While a step is written down, the weights must not be saved with the record before it."""
+    work, calls = getattr(unfinished.Run, name), []
 
     def pressed(*args):
         calls.append(args)
-        if len(calls) == 2:  # for add_history(): after step 6
+        if len(calls) == 2:  # for add_lines(): after step 6
             os.kill(os.getpid(), signal.SIGINT)
         return work(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place_of_it, pressed)
+        patch.setattr(unfinished.Run, name, pressed)
         done = run(place, *WORDS, "--out", tmp_path / "out")
     assert done.returncode == 130 and len(calls) >= 2
     assert run(place, "--resume", tmp_path / "out").returncode == 0
@@ -162,14 +159,14 @@ def test_a_run_that_ends_while_it_validates_loses_nothing(
 
     def stop(*args, **options):
         calls.append(args)
-        if len(calls) == 3:  # validation and the eight reviews of epoch 1, validation of epoch 2
+        if len(calls) == 2:  # the validation of epoch 2
             sys.exit(3) if how == "killed" else os.kill(os.getpid(), signal.SIGINT)
         return ask(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "predict_logits", stop)
         done = run(place, *WORDS, "--save-every", "10", "--out", tmp_path / "out")
-    assert done.returncode == (3 if how == "killed" else 130) and len(calls) == 3
+    assert done.returncode == (3 if how == "killed" else 130) and len(calls) == 2
     done = run(place, "--resume", tmp_path / "out", "--save-every", "0")
     assert done.returncode == 0 and "after step 16:" in done.stdout
     kept, files, content = outcome(tmp_path / "out")
@@ -205,13 +202,12 @@ def test_a_second_ctrl_c_stops_in_mid_step_and_saves_no_half_moved_weights(
 
 def test_the_random_numbers_are_part_of_the_state(stopped, place, undisturbed, monkeypatch):
     """Without them the next steps drop other numbers, and the test above would be worth nothing."""
-    put_back = resume.put_back
+    read = unfinished.read_checkpoint
 
-    def forgetful(state, *rest):
-        state = state | {"random": [torch.manual_seed(1).get_state()[None]]}
-        return put_back(state, *rest)
+    def forgetful(*args):
+        return read(*args) | {"random": [torch.manual_seed(1).get_state()[None]]}
 
-    monkeypatch.setattr(finetune, "put_back", forgetful)
+    monkeypatch.setattr(unfinished, "read_checkpoint", forgetful)
     assert run(place, "--resume", stopped).returncode == 0
     assert outcome(stopped)[2] != undisturbed[2]
 
@@ -231,8 +227,8 @@ def damages():
 
         return act
 
-    for name in (*resume.FILES, "SHA256SUMS"):
-        parts = (0, 0.3, 0.6, 0.999) if name in resume.FILES else (0.2, 0.9)
+    for name in (*unfinished.FILES, "SHA256SUMS"):
+        parts = (0, 0.3, 0.6, 0.999) if name in unfinished.FILES else (0.2, 0.9)
         for part in parts:
             yield pytest.param(cut(name, part), id=f"{name} cut at {part}")
             yield pytest.param(flip(name, part), id=f"a bit flipped in {name} at {part}")
@@ -244,7 +240,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(
     stopped, place, undisturbed, damage
 ):
     """A disk that loses a sector must not become a model that is slightly wrong."""
-    numbers = resume.numbers(stopped)
+    numbers = unfinished.numbers(stopped)
     assert len(numbers) == 2
     damage(stopped / "checkpoints" / str(numbers[-1]))
     done = run(place, "--resume", stopped)
@@ -256,8 +252,17 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(
 
 def test_when_all_checkpoints_are_damaged_the_run_does_not_begin_anew_by_itself(stopped, place):
     """Hours of computing start only when somebody asks for them."""
-    for number in resume.numbers(stopped):
+    for number in unfinished.numbers(stopped):
         (stopped / "checkpoints" / str(number) / "state.pt").write_bytes(b"")
+    done = run(place, "--resume", stopped)
+    assert done.returncode == 2 and "no checkpoint in it is whole" in done.stderr
+
+
+def test_a_record_that_lacks_a_line_is_not_gone_on_with(stopped, place):
+    """Figures are read from history.jsonl alone: a gap would become a wrong loss of an epoch."""
+    path = stopped / "history.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3] + lines[4:]))
     done = run(place, "--resume", stopped)
     assert done.returncode == 2 and "no checkpoint in it is whole" in done.stderr
 
@@ -292,13 +297,13 @@ def test_a_checkpoint_of_a_stranger_cannot_run_code(stopped, place, tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was run"),)
 
-    folder = stopped / "checkpoints" / str(resume.numbers(stopped)[-1])
+    folder = stopped / "checkpoints" / str(unfinished.numbers(stopped)[-1])
     for evil in (pickle.dumps(Program()), None):
         if evil is None:
-            torch.save({"position": Program()}, folder / "state.pt")
+            torch.save({"step": Program()}, folder / "state.pt")
         else:
             (folder / "state.pt").write_bytes(evil)
-        (folder / "SHA256SUMS").write_bytes(resume.checksums(folder))
+        (folder / "SHA256SUMS").write_bytes(unfinished.checksums(folder))
         done = run(place, "--resume", stopped)
         assert done.returncode == 2 and "no checkpoint of ours" in done.stderr
         assert not (tmp_path / "was run").exists()
@@ -319,17 +324,17 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
     assert re.search(r"the data \(a fingerprint\) was \w{16} and is \w{16}", refused())
     (place / "good.csv").write_text(data)
     with monkeypatch.context() as patch:
-        patch.setattr(same_run, "version", lambda name: "0.1")
+        patch.setattr(runs, "version", lambda name: "0.1")
         assert "torch was 2.13.0" in refused()
         assert "transformers was 5.23.0 and is 0.1" in refused()
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 77)
         assert "(OMP_NUM_THREADS) was" in refused() and "is 77" in refused()
     with monkeypatch.context() as patch:
-        patch.setattr(same_run, "code_of", lambda source: "other")
+        patch.setattr(runs, "code_of", lambda source: "other")
         assert "dataset.py (a fingerprint)" in refused()
     with monkeypatch.context() as patch:
-        patch.setattr("hardware.choose_precision", lambda wanted, device: ("fp16", ""))
+        patch.setattr("model.choose_precision", lambda wanted, device: ("fp16", ""))
         assert "precision was" in refused()
     arguments = stopped / "checkpoints" / "arguments.json"
     arguments.write_text(arguments.read_text().replace('"seed": 42', '"seed": 43'))
@@ -340,8 +345,8 @@ def test_comments_and_docstrings_of_the_code_may_change():
     """A reader who adds a note must be able to go on."""
     one = "x = 1  # one\n\ndef f():\n    '''Old.'''\n    return x\n"
     two = "# two\nx = 1\ndef f():\n    '''New.'''\n    return x\n"
-    assert same_run.code_of(one) == same_run.code_of(two)
-    assert same_run.code_of(one) != same_run.code_of(one.replace("x = 1", "x = 2"))
+    assert runs.code_of(one) == runs.code_of(two)
+    assert runs.code_of(one) != runs.code_of(one.replace("x = 1", "x = 2"))
 
 
 def test_a_run_goes_on_where_it_was_moved_to_and_from_any_folder(
@@ -359,7 +364,7 @@ def test_a_run_goes_on_where_it_was_moved_to_and_from_any_folder(
 # ------------------------------------------------------------------------------ the folder
 def test_two_runs_into_one_folder_the_second_is_refused(stopped, place):
     """Each would overwrite the other's checkpoints."""
-    with claim(stopped):
+    with only_run(stopped):
         for words in (["--resume", stopped], [*WORDS, "--overwrite", "--out", stopped]):
             done = run(place, *words)
             assert done.returncode == 2 and "another run is writing" in done.stderr
@@ -388,16 +393,32 @@ def test_files_that_only_look_like_ours_are_not_tidied_away(tmp_path):
     ours, theirs = tmp_path / ".run.json.17.new", tmp_path / ".zshrc.new"
     ours.touch()
     theirs.touch()
-    with claim(tmp_path):
+    with only_run(tmp_path):
         assert theirs.exists() and not ours.exists()
 
 
-def test_a_folder_from_a_stranger_cannot_clear_the_terminal(stopped):
+def test_a_folder_from_a_stranger_cannot_clear_the_terminal(stopped, place):
     """Signs that command a terminal are shown as spaces."""
     typed = stopped / "checkpoints" / "arguments.json"
-    typed.write_text(json.dumps(json.loads(typed.read_text()) | {"out": "\033[2J"}))
-    done = run_script("resume.py", stopped)
-    assert done.returncode == 0 and "[2J" in done.stdout and "\033" not in done.stdout
+    typed.write_text(json.dumps(json.loads(typed.read_text()) | {"text_column": "\033[2J"}))
+    done = run(place, "--resume", stopped)
+    assert done.returncode == 2 and "[2J" in done.stderr and "\033" not in done.stderr
+
+
+def test_a_run_that_is_stopped_after_overwrite_leaves_no_mixture_of_two(
+    stopped, place, undisturbed, monkeypatch
+):
+    """Old weights beside a new history would be evaluated and reported as one model."""
+    assert run(place, "--resume", stopped).returncode == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, interrupt())
+        done = run(place, *WORDS, "--seed", "1", "--out", stopped, "--overwrite")
+    assert done.returncode == 130
+    left = {path.name for path in stopped.iterdir()}
+    assert left == {"checkpoints", "history.jsonl"}, "nothing of the old run"
+    done = run_script("evaluate.py", "--model", stopped, cwd=place)
+    assert done.returncode == 2 and "no run.json in it" in done.stderr
+    assert run(place, "--resume", stopped).returncode == 0
 
 
 def test_a_run_that_fails_before_it_begins_leaves_no_trace(place, tmp_path):
@@ -409,7 +430,7 @@ def test_a_run_that_fails_before_it_begins_leaves_no_trace(place, tmp_path):
 
 
 def test_history_holds_every_step_and_every_epoch_once(undisturbed, place):
-    """What report.py and your own plots will read."""
+    """What extras/report.py and your own plots will read."""
     lines = [json.loads(line) for line in (place / "whole" / "history.jsonl").open()]
     steps = [line for line in lines if "loss" in line]
     epochs = [line for line in lines if "train_loss" in line]
@@ -418,22 +439,22 @@ def test_history_holds_every_step_and_every_epoch_once(undisturbed, place):
     history = undisturbed[0]["history"]
     assert [line["train_loss"] for line in epochs] == [one["train_loss"] for one in history]
     assert all(line["norm"] > 0 and 0 <= line["rate"] <= 1e-3 for line in steps)
-    done = run_script("history.py", place / "whole")
-    assert done.returncode == 0 and done.stdout.count("epoch") == 3
+    for line, one in zip(epochs, history):
+        assert line["validation"] == one["validation"], "run.json is derived from it"
 
 
 @pytest.mark.parametrize(
     "key, value",
-    [("same", [1]), ("position", {}), ("lines", 7), ("run", 1), ("random", []), ("optimizer", {})],
+    [("same", [1]), ("step", {}), ("history", 7), ("seconds", 1), ("random", []), ("optimizer", {})],
 )
 def test_a_strange_checkpoint_with_right_checksums_is_refused_in_one_line(
     stopped, place, key, value
 ):
     """It was not written by this program, whoever computed its checksums."""
-    folder = stopped / "checkpoints" / str(resume.numbers(stopped)[-1])
+    folder = stopped / "checkpoints" / str(unfinished.numbers(stopped)[-1])
     state = torch.load(folder / "state.pt", weights_only=True)
     torch.save(state | {key: value}, folder / "state.pt")
-    (folder / "SHA256SUMS").write_bytes(resume.checksums(folder))
+    (folder / "SHA256SUMS").write_bytes(unfinished.checksums(folder))
     done = run(place, "--resume", stopped)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "no checkpoint of ours" in done.stderr or "does not fit this model" in done.stderr
@@ -442,11 +463,11 @@ def test_a_strange_checkpoint_with_right_checksums_is_refused_in_one_line(
 def test_a_link_in_the_folder_of_a_stranger_leads_our_writing_nowhere(stopped, place, tmp_path):
     """A model folder that somebody sends must not write into the home of who resumes it."""
     (tmp_path / "precious").write_text("mine")
-    (stopped / "history.jsonl").unlink()
+    (stopped / "history.jsonl").rename(tmp_path / "history.jsonl")
     (stopped / "history.jsonl").symlink_to(tmp_path / "precious")
     done = run(place, "--resume", stopped)
     assert done.returncode == 2 and "history.jsonl in it is a link" in done.stderr
-    (stopped / "history.jsonl").unlink()
+    (tmp_path / "history.jsonl").rename(stopped / "history.jsonl")
     # A link that has the name of a temporary file is removed, not followed.
     for name in ("history.jsonl", "README.md", "other.json"):
         temporary = stopped / f".{name}.{os.getpid()}.new"
@@ -461,5 +482,3 @@ def test_a_link_in_the_folder_of_a_stranger_leads_our_writing_nowhere(stopped, p
     shutil.move(stopped / "checkpoints", tmp_path / "elsewhere")
     (stopped / "checkpoints").symlink_to(tmp_path / "elsewhere")
     assert "checkpoints in it is a link" in run(place, "--resume", stopped).stderr
-    with pytest.raises(UserError):
-        resume.read_state(tmp_path)

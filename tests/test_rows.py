@@ -1,4 +1,4 @@
-"""Appendix K: rows in, rows out: in order, none lost, none twice; a bad one stops nothing."""
+"""predict.py --file: every row in its order, none lost, none twice; a bad one stops nothing."""
 
 import csv
 import json
@@ -10,10 +10,11 @@ import time
 import pytest
 from conftest import PROJECT, run_script
 
-import rows
-from errors import UserError
-from folder import only_writer
-from sources import read_rows
+from dataset import clean
+from support.files import only_writer
+from support.tables import read_rows
+from support import rows
+from support.errors import UserError
 
 NAMES = ["negative", "positive"]
 
@@ -36,7 +37,7 @@ def answer(path, out, resume=False, classify=classify, identity=None):
     """predict.py --file without the model."""
 
     def chunks(skip):
-        return rows.predict_chunks(path, "text", "label", NAMES, classify, skip)
+        return rows.predict_chunks(path, "text", "label", NAMES, classify, clean, skip)
 
     count = rows.count_rows(path, {"text": "--text-column"})
     identity = identity or {"the file": rows.file_digest(path)}

@@ -1,12 +1,13 @@
 """Appendix P: each question can be answered with no."""
 
+import types
+
 import pytest
 import torch
 from conftest import make_examples_of_lengths, make_model, run_script
 
-import sanity
-from dataset import make_collate
-from finetune import train
+from extras import sanity
+import finetune
 
 CPU = torch.device("cpu")
 NAMES = ["negative", "positive"]
@@ -16,10 +17,11 @@ NAMES = ["negative", "positive"]
 def ask(arguments, capsys):
     """Ask all four. Returns (exit code, the lines that were printed)."""
 
-    def run(model, examples, *words, precision="fp32", loop=train):
+    def run(model, examples, *words, precision="fp32"):
         args = arguments("--lr", "1e-2", *words)
-        parts = {"train": examples[::2], "validation": examples[1::2]}
-        code = sanity.check_sanity(model, loop, parts, NAMES, make_collate(0), args, CPU, precision)
+        parts = {"train": {"examples": examples[::2]}, "validation": {"examples": examples[1::2]}}
+        tokenizer = types.SimpleNamespace(pad_token_id=0)
+        code = sanity.check_sanity(model, tokenizer, parts, NAMES, args, CPU, precision)
         return code, capsys.readouterr().out.splitlines()
 
     return run
@@ -74,17 +76,21 @@ def test_a_head_that_is_too_sure_at_the_start_is_noticed(ask):
     assert code == 1 and lines[0].startswith("NO")
 
 
-def test_a_loop_that_trains_on_other_labels_than_it_is_given_is_noticed(ask):
+def test_a_loop_that_trains_on_other_labels_than_it_is_given_is_noticed(ask, monkeypatch):
     """Here it looks up the true ones, which stand in the texts; the sound loop finds nothing."""
     examples = examples_of(400, leak=True)
 
-    def broken(model, rows, *rest, **options):
+    sound = finetune.fine_tune
+
+    def broken(model, tokenizer, splits, *rest):
+        rows = splits["train"]["examples"]
         rows = [row | {"label": row["input_ids"][1] - 30} for row in rows]
-        return train(model, rows, *rest, **options)
+        return sound(model, tokenizer, {"train": {"examples": rows}}, *rest)
 
     code, lines = ask(make_model(dropout=0.0), examples)
     assert code == 0, lines
-    code, lines = ask(make_model(dropout=0.0), examples, loop=broken)
+    monkeypatch.setattr(finetune, "fine_tune", broken)
+    code, lines = ask(make_model(dropout=0.0), examples)
     assert code == 1 and [line[:2] for line in lines] == ["ok", "ok", "NO", "ok"], lines
 
 
@@ -104,7 +110,12 @@ def test_a_device_that_computes_something_else_is_noticed(ask, monkeypatch):
 
 def test_the_command_writes_no_model(rehearsed, tmp_path):
     """It is asked before anything is begun, also where a finished model stands."""
-    words = ("--demo", "--sanity", "--out", tmp_path / "out")
-    done = run_script("finetune.py", *words)
+    done = run_script("extras.sanity", "--demo", "--out", tmp_path / "out")
     assert done.returncode == 0 and done.stdout.count("\nok  ") == 4, done.stdout + done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["untrained"]
+
+
+def test_it_is_not_asked_about_a_run_that_goes_on(tmp_path):
+    """The first loss of weights that have been trained is no guess, and nothing is wrong with it."""
+    done = run_script("extras.sanity", "--resume", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 from conftest import PROJECT
 
-from errors import UserError
-from sources import find_label_names, label_index, read_rows
-from splits import draw, hold_out, load_split, load_splits
+from support.errors import UserError
+from dataset import draw, hold_out, load_splits
+from evaluate import load_split
+from support.tables import find_label_names, label_index, read_rows
 
 
 def write_csv(path, rows, header="text,label"):
@@ -56,16 +57,19 @@ def test_a_held_out_split_is_one_contiguous_run_of_each_label():
 def test_copies_of_test_and_validation_texts_leave_train(tmp_path):
     """Exact duplicates are leaked answers, also when they differ in white space or <br /> only."""
     train = [f"text number {i},{i % 2}" for i in range(60)]
-    (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(train), encoding="utf-8")
+    write_csv(tmp_path / "train.csv", train)
     write_csv(tmp_path / "test.csv", ["text<br />number  7,1", "another,0", "text number 8,0"])
+    held_out = ["text number<br />9,1", "text number 10,0", "a third,1", "another,0"]
+    write_csv(tmp_path / "validation.csv", held_out)
     splits, _, notes, _ = load_splits(str(tmp_path))
     assert len(splits["test"]["texts"]) == 3, "test keeps every row"
-    learned = splits["train"]["texts"] + splits["validation"]["texts"]
-    assert not {"text number 7", "text number 8"} & set(learned)
-    assert (
-        any("2 exact copies" in note for note in notes)
-        or sum("1 exact copies" in note for note in notes) == 2
-    )
+    assert splits["validation"]["texts"] == ["text number 9", "text number 10", "a third"]
+    left = set(splits["train"]["texts"])
+    assert not left & {f"text number {i}" for i in (7, 8)}, "copies of test"
+    assert not left & {f"text number {i}" for i in (9, 10)}, "copies of validation"
+    assert len(left) == 56
+    assert "validation: dropped 1 exact copies of test reviews" in notes
+    assert "train: dropped 4 exact copies of test or validation reviews" in notes
 
 
 def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
@@ -84,7 +88,7 @@ def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
 def test_every_seed_reads_the_same_test_reviews():
     """Else no two runs could be compared, and their deviation would be that of the draw as well."""
     one, other = (
-        load_splits(str(PROJECT / "demo_reviews"), seed=seed, subset=50)[0] for seed in (1, 2)
+        load_splits(str(PROJECT / "support" / "demo_reviews"), seed=seed, subset=50)[0] for seed in (1, 2)
     )
     assert one["test"] == other["test"]
     assert one["train"] != other["train"] and one["validation"] != other["validation"]
@@ -111,7 +115,7 @@ def test_other_columns_divide_one_file_otherwise_and_that_is_said(tmp_path):
     arguments = {"data": path, "text_column": "text", "label_column": "label", "seed": 42}
     run = {"arguments": arguments, "labels": ["0", "1"], "data_fingerprint": load_splits(path)[3]}
     assert not any("warning" in note for note in load_split(run, "test")[1])
-    notes = load_split(run, "test", label_column="second")[1]
+    notes = load_split(run, "test", columns=(None, "second"))[1]
     assert any("warning: the columns have changed since training" in note for note in notes)
 
 

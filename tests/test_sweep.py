@@ -9,10 +9,10 @@ from statistics import mean, stdev
 import pytest
 from conftest import PROJECT, run_script
 
-import sweep
+from extras import sweep
 
 WORDS = ("truncation=head,tail", "seed=1,2", "--test", "50", "--", "--demo")
-WORDS += ("--data", PROJECT / "demo_reviews", "--epochs", "1", "--subset", "40")
+WORDS += ("--data", PROJECT / "support" / "demo_reviews", "--epochs", "1", "--subset", "40")
 
 
 def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
@@ -25,12 +25,12 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep.subprocess, "run", run_here)
     monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)  # Ctrl-C is the tests' own
     options = {"cwd": tmp_path, "module": sweep}
-    first = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], **options)
+    first = run_script("extras.sweep", *WORDS[:1], "seed=1", *WORDS[2:], **options)
     assert first.returncode == 0, first.stderr
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*.json")}
-    other = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--lr", "1e-9", **options)
+    other = run_script("extras.sweep", *WORDS[:1], "seed=1", *WORDS[2:], "--lr", "1e-9", **options)
     assert other.returncode == 2 and "was made with --lr" in other.stderr
-    done = run_script("sweep.py", *WORDS, **options)
+    done = run_script("extras.sweep", *WORDS, **options)
     assert done.returncode == 0, done.stderr
     assert len(made) == 4 and done.stdout.count("$ python finetune.py") == 2
     assert all(path.stat().st_mtime_ns == before for path, before in made.items())
@@ -48,7 +48,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
         assert row[0] == f"{mean(held_out):.2%}"
         assert [one["run"]["arguments"]["truncation"] for one in found] == [value] * 2
     shutil.rmtree(tmp_path / "sweep" / "truncation=head,seed=1")
-    again = run_script("sweep.py", *WORDS[:1], "seed=1", *WORDS[2:], "--epochs", "2", **options)
+    again = run_script("extras.sweep", *WORDS[:1], "seed=1", *WORDS[2:], "--epochs", "2", **options)
     figures = tmp_path / "sweep" / "truncation=head,seed=1-test50.json"
     assert json.loads(figures.read_text())["run"]["arguments"]["epochs"] == 2, "no stale figures"
     assert again.returncode == 2 and "choose another --folder" in again.stderr  # seed=1, tail
@@ -71,7 +71,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
 )
 def test_what_is_no_setting_gets_one_line(words, tmp_path):
     """Before anything is trained."""
-    done = run_script("sweep.py", "--folder", tmp_path / "s", *words)
+    done = run_script("extras.sweep", "--folder", tmp_path / "s", *words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert not (tmp_path / "s").exists()
 
@@ -79,6 +79,6 @@ def test_what_is_no_setting_gets_one_line(words, tmp_path):
 def test_a_run_that_fails_ends_the_sweep_with_its_exit_code(tmp_path):
     """What it says is what is wrong; nothing is recorded."""
     words = ("seed=1,2", "--folder", tmp_path / "s", "--", "--data", "nowhere.csv")
-    done = run_script("sweep.py", *words, env=dict(os.environ))
+    done = run_script("extras.sweep", *words, env=dict(os.environ))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert not list((tmp_path / "s").glob("*.json"))

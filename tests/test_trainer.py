@@ -10,17 +10,15 @@ import inspect
 import json
 
 import pytest
-import torch
-from conftest import PROJECT, make_examples_of_lengths, make_model, run_script
+from conftest import PROJECT, make_examples_of_lengths, make_model, run_script, train
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import finetune
 from dataset import make_batches, make_collate
-from optimizer import count_steps, decay_groups
+from finetune import count_steps, decay_groups
 
-CPU = torch.device("cpu")
 WORDS = "--epochs 5 --lr 1e-3 --weight-decay 0.1 --warmup 0.2 --clip 0.5 --batch-size 4".split()
 
 
@@ -95,8 +93,7 @@ def largest_differences(arguments, folder, family="distilbert", double=False):
     ours = make_model(family, loud=True, dropout=0.0)
     ours = ours.double() if double else ours
     theirs = copy.deepcopy(ours)
-    records = finetune.train(ours, examples, make_collate(0), args, CPU, "fp32", progress=False)
-    losses = [line["loss"] for record in records for line in record["lines"]]
+    losses = [line["loss"] for line in train(ours, examples, args)]
     expected = train_with_trainer(theirs, examples, args, folder)
     assert len(losses) == len(expected) == 20
     assert max(expected) - min(expected) > 0.1, "nothing was learned, so nothing is compared"
@@ -130,8 +127,8 @@ def test_twenty_steps_equal_trainers(arguments, tmp_path, family):
         (', reduction="sum") / reviews', ") / len(window)"),
         # The rate set for the step after this one.
         (
-            'rate_factor(position["step"] - first_step',
-            'rate_factor(position["step"] + 1 - first_step',
+            "rate_factor(step - first",
+            "rate_factor(step + 1 - first",
         ),
         # The gradients not clipped. (To clip before all of a window's are there is as wrong.)
         (
@@ -141,12 +138,12 @@ def test_twenty_steps_equal_trainers(arguments, tmp_path, family):
     ],
 )
 def test_a_mistake_in_the_loop_would_be_noticed(arguments, tmp_path, monkeypatch, line, mistake):
-    """Write it into a copy of train(), and it is no longer Trainer's run."""
-    source = inspect.getsource(finetune.train)
+    """Write it into a copy of fine_tune(), and it is no longer Trainer's run."""
+    source = inspect.getsource(finetune.fine_tune)
     assert source.count(line) == 1
     broken = dict(vars(finetune))
     exec(source.replace(line, mistake), broken)
-    monkeypatch.setattr(finetune, "train", broken["train"])
+    monkeypatch.setattr(finetune, "fine_tune", broken["fine_tune"])
     loss, weight = largest_differences(arguments, tmp_path)
     assert loss > 1e-4 and weight > 1e-4
 
@@ -167,10 +164,10 @@ def test_it_would_be_noticed_if_one_norm_were_decayed(arguments, tmp_path, monke
 
 
 def test_the_peer_in_the_readme_can_be_run(rehearsed):
-    """results/trainer.py, with few reviews: its accuracy comes with the n that was asked for."""
-    words = ("--data", PROJECT / "demo_reviews", "--model", rehearsed[0] / "untrained")
+    """docs/results/trainer.py, with few reviews: its accuracy comes with the n that was asked for."""
+    words = ("--data", PROJECT / "support" / "demo_reviews", "--model", rehearsed[0] / "untrained")
     words += ("--subset", "40", "--epochs", "1", "--test", "50")
-    done = run_script("results/trainer.py", *words)
+    done = run_script("docs.results.trainer", *words)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["n"] == 50 and answer["accuracy"] == answer["correct"] / 50

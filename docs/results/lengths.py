@@ -1,0 +1,32 @@
+"""What truncation cuts and what padding adds, for the README.
+
+Run       python -m docs.results.lengths      writes docs/results/lengths.json
+Needs the IMDB reviews and a tokenizer, and no model; a minute.
+"""
+
+import json
+from pathlib import Path
+
+from dataset import encode, load_splits, make_batches
+from support.banner import describe_lengths
+from support.options import command_line, parse_arguments
+from support.pretrained import load_tokenizer
+
+RESULTS = Path(__file__).resolve().parent
+RUNS = {
+    "first": "--epochs 3 --subset 2000",
+    "long": "--max-length 512 --batch-size 32",
+}
+
+found = {}
+for name, words in RUNS.items():
+    args = parse_arguments("", words.split())
+    splits, _, _, data_fingerprint = load_splits(args.data, seed=args.seed, subset=args.subset)
+    texts = splits["train"]["texts"]
+    ids, lengths = encode(texts, load_tokenizer(args.model), args.max_length, args.truncation)
+    batches = make_batches([len(one) for one in ids], args.batch_size, args.seed, epoch=0)
+    found[name] = {"command": command_line(vars(args)), "data_fingerprint": data_fingerprint}
+    found[name] |= {"reviews": len(texts)} | describe_lengths(
+        lengths, args.max_length, batches, args.seed
+    )
+(RESULTS / "lengths.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,351 @@
+"""Write the README's measured tables from the files beside this one.
+
+Run       python -m docs.results.tables
+Expect    README.md with its tables anew; `git diff README.md` shows which figures have changed.
+A test fails when the README says anything else than these files.
+"""
+
+import json
+import shlex
+from pathlib import Path
+from statistics import mean, stdev
+
+from evaluate import wilson_interval
+from extras import benchmark
+from extras.compare import difference_interval, mcnemar
+from support.files import write_whole
+from support.options import command_line
+
+RESULTS = Path(__file__).resolve().parent
+
+
+def read(pattern):
+    """The result files whose names match, as dicts."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+
+
+def speed():
+    """The tables of docs/results/benchmark-*.json, which `python -m extras.benchmark` writes."""
+    found = read("benchmark-*.json")
+    return "\n\n".join(f"{benchmark.describe(one)}\n\n{benchmark.table(one)}" for one in found)
+
+
+def accuracy():
+    """The table of docs/results/accuracy-*.json: each way of training, its seeds and their mean.
+
+    A file holds "title", "note" and "runs", a run being a dict of "way", "seed", "correct", "n".
+    """
+    lines = []
+    for found in read("accuracy-*.json"):
+        lines += [f"{found['title']}:", ""]
+        lines += ["| way | accuracy by seed (95 % interval, n) | mean, standard deviation |"]
+        lines += ["|---|---|---|"]
+        for way in dict.fromkeys(run["way"] for run in found["runs"]):
+            chosen = [run for run in found["runs"] if run["way"] == way]
+            by_seed = [f"{run['seed']}: {measured(run['correct'], run['n'])}" for run in chosen]
+            shares = [run["correct"] / run["n"] for run in chosen]
+            lines.append(f"| {way} | {'; '.join(by_seed)} | {spread(shares)} |")
+        # The notes were written when trainer.py had another address.
+        note = found["note"].replace(" results/trainer.py", " -m docs.results.trainer")
+        lines += ["", note, ""]
+    return "\n".join(lines).rstrip()
+
+
+def baseline():
+    """The table of docs/results/baseline-*.json, of `python -m extras.baseline --results FILE`."""
+    lines = ["| train reviews | command | test accuracy (95 % interval, n) | seconds |"]
+    lines += ["|---|---|---|---|"]
+    for found in sorted(read("baseline-*.json"), key=lambda one: one["train_reviews"]):
+        test, subset = found["test"], found["arguments"]["subset"]
+        command = "python -m extras.baseline" + (f" --subset {subset}" if subset else "")
+        lines.append(
+            f"| {found['train_reviews']:,} | `{command}` | {measured(test['correct'], test['n'])} "
+            f"| {found['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------ recorded runs
+# docs/results/run-NAME-SEED.json, which `python evaluate.py --results FILE` writes after a run.
+def runs(name):
+    """The recorded runs of a name, one for each seed, as dicts."""
+    found = read(f"run-{name}-[0-9]*.json")
+    if not found:
+        raise SystemExit(f"no docs/results/run-{name}-SEED.json: this run is not recorded yet")
+    return sorted(found, key=lambda one: one["run"]["arguments"]["seed"])
+
+
+def measured(correct, n):
+    """A share with its 95 % interval and n, in words."""
+    low, high = wilson_interval(correct, n)
+    return f"{correct / n:.2%} ({low:.2%} to {high:.2%}, {n:,})"
+
+
+def command_of(run):
+    """The command that repeats a run, without its seed (42 is what nobody has to type)."""
+    return command_line(run["run"]["arguments"] | {"seed": 42})
+
+
+def sweep_command(found):
+    """The one command that repeats a row of runs: each seed is trained, tested, counted."""
+    words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
+    options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
+    fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
+    vary = [f"{name}={value}" for name, value in options.items()]
+    seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
+    n = found[0]["evaluated"]["figures"]["n"]
+    test = [] if n == 25_000 else [f"--test {n}"]
+    return " ".join(["python -m extras.sweep", *vary, f"seed={seeds}", *test, "--", *fixed])
+
+
+def accuracies(found):
+    """The test accuracies of some runs, from 0 to 1."""
+    figures = [one["evaluated"]["figures"] for one in found]
+    return [one["correct"] / one["n"] for one in figures]
+
+
+def over_seeds(counts):
+    """The same figure of each seed, in words. counts: list of {"correct", "n"}, one for a seed."""
+    if len(counts) == 1:
+        return measured(counts[0]["correct"], counts[0]["n"])
+    sizes = sorted({one["n"] for one in counts})
+    n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    shares = [one["correct"] / one["n"] for one in counts]
+    return f"{spread(shares)} ({len(counts)} seeds, {n} each)"
+
+
+def spread(values):
+    """Mean and, of several, standard deviation, in words."""
+    return f"{mean(values):.2%}" + (f", {stdev(values):.2%}" if len(values) > 1 else "")
+
+
+def minutes_of(run):
+    """Of training: the fastest epoch times their number, because the machine had other work, too.
+
+    Epochs of the head alone are counted apart.
+    """
+    seconds, head = [one["seconds"] for one in run["history"]], run["arguments"]["head_epochs"]
+    return sum(len(some) * min(some) for some in (seconds[:head], seconds[head:]) if some) / 60
+
+
+def cells(found):
+    """Cells about the runs of one command: by seed; mean, deviation; minutes; memory."""
+    by_seed = []
+    for one in found:
+        figures, seed = one["evaluated"]["figures"], one["run"]["arguments"]["seed"]
+        by_seed.append(f"{seed}: {measured(figures['correct'], figures['n'])}")
+    minutes = min(minutes_of(one["run"]) for one in found)
+    memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
+    return [
+        "; ".join(by_seed),
+        spread(accuracies(found)),
+        f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}",
+        f"{memory:.1f} GiB",
+    ]
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def recorded():
+    """What the README's first table shows."""
+    rows = []
+    for name in ("imdb-2000", "imdb-all", "demo"):
+        found = runs(name)
+        rows.append([f"`{command_of(found[0])}`", *cells(found)])
+    header = ["command", "test accuracy by seed (95 % interval, n)", "mean, standard deviation"]
+    run = runs("imdb-2000")[0]["run"]
+    versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
+    return (
+        markdown([*header, "minutes", "peak memory"], rows)
+        + f"\n\nOn {run['device']['name']} ({run['device']['threads']} threads), "
+        f"{run['device']['precision']}, {versions}. Minutes are of training alone, the fastest "
+        "epoch times their number, because the machine had other work as well."
+    )
+
+
+def lengths():
+    """The paragraph about padding."""
+    (found,) = read("lengths.json")
+    first, long = found["first"], found["long"]
+    return (
+        f"Padding costs as much as text. In `{first['command']}`, grouping leaves "
+        f"{first['padding']:.1%} of all cells to padding, not {first['padding_ungrouped']:.1%}; "
+        f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}."
+    )
+
+
+def cuts():
+    """How many reviews are too long, and how much of the text is lost."""
+    (found,) = read("lengths.json")
+    first, long = found["first"], found["long"]
+    return (
+        f"In `{first['command']}` {first['reviews_cut']:.1%} of the train reviews are too long and "
+        f"lose a part; the parts are {first['tokens_cut']:.1%} of all tokens. In "
+        f"`{long['command']}` it is {long['reviews_cut']:.1%} and {long['tokens_cut']:.1%}."
+    )
+
+
+def truncation():
+    """Which end of a long review matters: accuracy of short and of cut reviews."""
+    rows = []
+    for length in (128, 256):
+        for how in ("head", "tail", "head+tail"):
+            found = runs(f"{length}-{how}")
+            parts = [
+                [one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")
+            ]
+            cells = [over_seeds(part) for part in parts]
+            rows.append([f"{length}, {how}", *cells, f"`{sweep_command(found)}`"])
+    header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
+    return markdown([*header, "command"], rows)
+
+
+def curve():
+    """More reviews, and counting words beside them.
+
+    docs/results/counted-SIZE-SEED.json: of `python -m extras.baseline --like MODEL --results FILE`.
+    """
+    rows = []
+    for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
+        found, counted = runs(name), read(f"counted-{size}-*.json")
+        of_runs = over_seeds([one["evaluated"]["figures"] for one in found])
+        of_counts = over_seeds([one["test"] for one in counted])
+        rows.append([f"{size:,}", of_runs, of_counts, f"`{sweep_command(found)}`"])
+    header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for both"]
+    return markdown(header, rows)
+
+
+def behaviour():
+    """Families of sentences; docs/results/behaviour.json is of extras.behaviour --results."""
+    (found,) = read("behaviour.json")
+    families = found["families"]
+    total = [sum(row[key] for row in families.values()) for key in ("right", "n")]
+    rows = [[name, f"{row['right']} of {row['n']}"] for name, row in families.items()]
+    return markdown(["family", "right"], [*rows, ["all", f"{total[0]} of {total[1]}"]])
+
+
+def windows():
+    """What reading all of a long review gains; of extras.compare --results."""
+    (found,) = read("windows.json")
+    a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
+    gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
+    return (
+        f"Of {n:,} test reviews, the first model of [What comes out](#what-comes-out), seed 42, "
+        f"judged {(both + a) / n:.2%} rightly with `--windows`, {(both + b) / n:.2%} without it: "
+        f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g}). To "
+        "repeat it: `python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
+        "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
+    )
+
+
+def accumulation():
+    """The train loss of each epoch, with large batches and with windows of small ones."""
+    words = []
+    for name in ("batch-32", "batch-8x4"):
+        losses = [f"{epoch['train_loss']:.3f}" for epoch in runs(name)[0]["run"]["history"]]
+        words.append(", ".join(losses))
+    return (
+        f"Measured (the runs of [Change things](#change-things-and-see-what-happens), seed 42): "
+        f"`--batch-size 32` had train losses of {words[0]} in its epochs, "
+        f"`--batch-size 8 --accumulate 4` of {words[1]}; other reviews share a window there."
+    )
+
+
+def validation():
+    """How far each kind of validation split is from test; of docs/results/validation.py."""
+    (found,) = read("validation.json")
+    words = []
+    for kind in ("random", "runs"):
+        gaps = []
+        for one in found:
+            held_out, test = (one[kind][role] for role in ("validation", "test"))
+            gaps.append(100 * (held_out["correct"] / held_out["n"] - test["correct"] / test["n"]))
+        side = "above" if mean(gaps) > 0 else "below"
+        words.append(f"{abs(mean(gaps)):.2f} points {side} (standard deviation {stdev(gaps):.2f})")
+    sizes = sorted(one["runs"]["validation"]["n"] for one in found)
+    return (
+        f"Measured with `extras/baseline.py`, {len(found)} seeds, {sizes[0]:,} to {sizes[-1]:,} "
+        f"reviews held out: the accuracy on random rows was {words[0]} that on the test split, on "
+        f"whole blocks {words[1]} (`python -m docs.results.validation`)."
+    )
+
+
+# What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
+# name under which it was recorded.
+EXPERIMENTS = (
+    ("(nothing)", "what the others are compared with", "256-head+tail"),
+    ("--truncation head", "the verdict at the end is cut away: worse", "256-head"),
+    ("--max-length 128", "half the tokens, half the time: worse", "128-head+tail"),
+    ("--lr 2e-5", "smaller steps, and three epochs are few: worse", "lr-2e-5"),
+    ("--lr 1e-4", "larger steps: better or worse, try", "lr-1e-4"),
+    ("--lr 1e-3", "far too large: what was pretrained is lost", "lr-1e-3"),
+    ("--batch-size 32", "half as many steps: worse, when epochs are few", "batch-32"),
+    (
+        "--batch-size 8 --accumulate 4",
+        "as many reviews to a step as 32, in other company: nearly the same",
+        "batch-8x4",
+    ),
+    (
+        "--head-epochs 2 --train-layers 3",
+        "two epochs for the head alone: worse, and faster",
+        "phases",
+    ),
+)
+
+
+def experiments():
+    rows = []
+    for options, expected, name in EXPERIMENTS:
+        found = runs(name)[:1]  # of one and the same seed, so that rows can be compared
+        shown = over_seeds([one["evaluated"]["figures"] for one in found])
+        minutes = cells(found)[2]
+        rows.append([f"`{options}`", expected, shown, minutes, f"`{sweep_command(found)}`"])
+    return markdown(["add this", "expect", "measured", "minutes", "the whole command"], rows)
+
+
+def width():
+    """Wilson's interval for the same share of many reviews, and of few."""
+    many, few = ([round(0.88 * n), n] for n in (25_000, 300))
+    shown = [
+        f"{low:.1%} and {high:.1%}" for low, high in (wilson_interval(*many), wilson_interval(*few))
+    ]
+    return (
+        f"{many[0] / many[1]:.0%} of {many[1]:,} test reviews means that the true accuracy is "
+        f"probably between {shown[0]}; {few[0] / few[1]:.0%} of {few[1]}, between {shown[1]}."
+    )
+
+
+SECTIONS = {
+    "main": recorded,
+    "width": width,
+    "baseline": baseline,
+    "lengths": lengths,
+    "cuts": cuts,
+    "truncation": truncation,
+    "accumulation": accumulation,
+    "validation": validation,
+    "curve": curve,
+    "behaviour": behaviour,
+    "windows": windows,
+    "speed": speed,
+    "accuracy": accuracy,
+    "experiments": experiments,
+}
+
+
+def rewrite(text):
+    """README.md's text with every section between its two marks written anew."""
+    for name, write in SECTIONS.items():
+        start = f"<!-- {name}: docs/results/tables.py writes this -->\n"
+        end = f"<!-- {name} ends -->"
+        before, rest = text.split(start)
+        text = before + start + write() + "\n" + end + rest.split(end, 1)[1]
+    return text
+
+
+if __name__ == "__main__":
+    readme = RESULTS.parent.parent / "README.md"
+    write_whole(readme, rewrite(readme.read_text(encoding="utf-8")))

@@ -1,0 +1,18 @@
+"""Commands that build on the chapters, each started with `python -m extras.NAME`.
+
+sanity.py       four questions, half a minute, before a run of hours
+attention.py    the whole forward pass by hand, and attention made fast
+baseline.py     the honest floor: counting words, in seconds
+sweep.py        one option, several values, several seeds
+compare.py      which of two models is better, review by review
+behaviour.py    does it understand? Sentences in families
+calibration.py  how sure a model is, and how often it is right
+explain.py      why did it say so? Each word's share in the decision
+report.py       a page about a model: curves, certainty, mistakes
+charts.py       the pictures on that page
+page.py         the parts that pages are made of, where text stays text
+app.py          a page where people can ask the model
+api.py          an address where programs can
+benchmark.py    where the time goes: side by side with Trainer and pipeline
+cost.py         what a run costs in FLOPs, and what the hardware could do at best
+"""

@@ -1,0 +1,168 @@
+"""The honest floor: what counting words gets right.
+
+Teaches   to ask what the large model adds. Count words and pairs of neighbouring words, weigh each
+          by how much more often it stands in reviews of one class than in the others (Naive
+          Bayes), and let a logistic regression correct the weights: no layers, no pretraining.
+After     evaluate.py, whose figures it prints for the same test split.
+Run       pip install -r requirements-extra.txt
+          python -m extras.baseline                       all of IMDB
+          python -m extras.baseline --subset 2000         the reviews that --subset 2000 draws
+          python -m extras.baseline --like model          what that model was trained on
+          python -m extras.baseline --data reviews.csv --save baseline.csv
+Expect    in seconds the figures, those of always saying the commonest class, and the words that
+          weigh most. Wang and Manning 2012 ("Baselines and Bigrams") found this hard to beat. A
+          model that costs a thousand times as much should beat it clearly.
+"""
+
+import json
+import time
+import warnings
+from collections import Counter
+
+import numpy
+import torch
+from torch.nn import functional
+
+from dataset import draw, draw_rules, load_splits, take
+from evaluate import score, wilson_interval
+from support.devices import hardware_name
+from support.errors import UserError, make_parser, run_command
+from support.files import check_target, write_whole
+from support.saved import print_scores, read_run, save_predictions
+from support.tables import require_all_classes
+
+WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
+STRENGTHS = (3, 10, 30, 100, 300)  # at 3 the weights stay near 0, at 300 they are nearly free
+
+
+# ------------------------------------------------------------------------------ 1. learn
+def log_ratios(counts, smoothing=1.0):
+    """Naive Bayes: how much likelier a word is in a class than outside of it, as a logarithm.
+
+    counts: in how many texts of each class a word stands, [V, C]. Returns as many numbers: 0 says
+    nothing, above 0 speaks for the class. smoothing: or a word met once would be proof.
+    """
+    inside = counts + smoothing
+    outside = counts.sum(axis=1, keepdims=True) - counts + smoothing
+    return numpy.log(inside / inside.sum(axis=0)) - numpy.log(outside / outside.sum(axis=0))
+
+
+def train_baseline(splits, names):
+    """Learn from train. Returns (classify, weights, words, the strength that validation chose).
+
+    classify(texts) gives logits [N, C]. weights: [V, C]. words: the V words and pairs of words.
+    """
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import normalize
+    except ImportError as error:
+        how = "pip install -r requirements-extra.txt"
+        raise UserError(f"counting words needs scikit-learn: {how}") from error
+    # Pairs of neighbours too: "not good" is more than "good". binary: how often a word stands in
+    # one review says little; that it stands there at all says most.
+    vectors = CountVectorizer(
+        binary=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD, dtype=numpy.float32
+    )
+    train, validation = splits["train"], splits["validation"]
+    try:
+        there = vectors.fit_transform(train["texts"])  # [N, V], 1 or 0; only the 1s are kept
+    except ValueError as error:
+        raise UserError("no word stands in two train texts: there is nothing to count") from error
+
+    def read(texts):
+        # Each row is divided by the root of its number of words. Otherwise a long text, whose sums
+        # are larger by chance alone, would seem more sure.
+        return normalize(vectors.transform(texts))  # [N, V]
+
+    counts = there.T @ numpy.eye(len(names))[train["labels"]]  # [V, C]
+    # Naive Bayes takes each word for a witness of its own, though "waste" and "waste of" say the
+    # same. So it only sets a scale. The regression pulls all weights toward 0, and a telling word,
+    # whose column is larger, gets by with a smaller weight (Wang and Manning 2012).
+    scale = abs(log_ratios(counts)).max(axis=1).astype(numpy.float32)  # [V]
+    table = normalize(there).multiply(scale).tocsr()  # [N, V]
+    held_out, answers = read(validation["texts"]), torch.as_tensor(validation["labels"])
+    # 30 steps are not all the way; more of them take longer and find nothing better.
+    warnings.filterwarnings("ignore", "lbfgs failed to converge")
+    best, model = None, LogisticRegression(max_iter=30, tol=1e-7, warm_start=True)
+    for strength in STRENGTHS:  # warm_start: each goes on from what the one before has found
+        model.set_params(C=strength).fit(table, train["labels"])
+        rows, bias = model.coef_, model.intercept_  # [C, V], [C]; of two classes only the second's
+        if len(names) == 2:
+            rows, bias = (numpy.concatenate([-part, part]) / 2 for part in (rows, bias))
+        weights = (rows * scale).T  # [V, C]
+        loss = functional.cross_entropy(torch.tensor(held_out @ weights + bias), answers).item()
+        if best is None or loss < best[0]:
+            best = loss, weights, bias, strength
+    _, weights, bias, strength = best
+
+    def classify(texts):
+        return torch.tensor(read(texts) @ weights + bias).float()
+
+    return classify, torch.tensor(weights), vectors.get_feature_names_out().tolist(), strength
+
+
+# ------------------------------------------------------------------------------ 2. beside it
+def load(data, text_column, label_column, seed, subset):
+    """As load_splits(), with the train rows that finetune.py --subset draws; all of test."""
+    splits, names, notes, fingerprint = load_splits(data, text_column, label_column, seed)
+    for role in ("train", "validation") if subset is not None else ():
+        rows = draw(splits[role]["labels"], subset, *draw_rules(role, seed))
+        splits[role] = take(splits[role], rows)
+    require_all_classes(splits, names, notes)
+    return splits, names, fingerprint
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--data", default="stanfordnlp/imdb", help="as for finetune.py")
+    parser.add_argument("--text-column", default="text", help="column of the texts")
+    parser.add_argument("--label-column", default="label", help="column of the labels")
+    parser.add_argument("--subset", type=int, help="reviews to draw (default: all)")
+    parser.add_argument("--seed", type=int, default=42, help="of the division and the draw")
+    parser.add_argument("--like", metavar="MODEL", help="all of these as in that model's training")
+    parser.add_argument("--save", metavar="FILE.csv", help="write text, label, predicted, score")
+    parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
+    args = parser.parse_args()
+    where = ("data", "text_column", "label_column", "seed", "subset")
+    if args.like is not None:
+        made = read_run(args.like)["arguments"]
+        vars(args).update({name: made[name] for name in where})
+    if args.subset is not None and args.subset < 1:
+        raise UserError(f"--subset {args.subset}: has to be 1 or more")
+    for target in filter(None, (args.save, args.results)):
+        check_target(target, args.data)
+    splits, names, data_fingerprint = load(*(getattr(args, name) for name in where))
+    train, test = splits["train"], splits["test"]
+    started = time.perf_counter()
+    classify, weights, words, strength = train_baseline(splits, names)
+    logits = classify(test["texts"])  # [N, C]
+    seconds = time.perf_counter() - started
+    figures = score(logits, test["labels"], names)
+    counted = f"{len(train['texts']):,} train reviews, {len(words):,} words and pairs"
+    print(f"{counted}, strength {strength}, {seconds:.0f} s")
+    print_scores(figures, "test")
+    commonest = Counter(train["labels"]).most_common(1)[0][0]
+    correct, n = test["labels"].count(commonest), len(test["labels"])
+    low, high = wilson_interval(correct, n)
+    print(f"\nalways the commonest class: {correct / n:.2%}   {low:.2%} to {high:.2%}")
+    for c, name in enumerate(names):
+        most = weights[:, c].topk(min(12, len(words))).indices.tolist()
+        print(f"speaks for {name}: {', '.join(words[i] for i in most)}")
+    if args.save:
+        save_predictions(args.save, logits, test, names)
+    if args.results:
+        record = {
+            "arguments": {key: vars(args)[key] for key in ("data", "subset", "seed")},
+            "data_fingerprint": data_fingerprint,
+            "hardware": hardware_name(torch.device("cpu")),
+            "versions": {"torch": torch.__version__},
+            "train_reviews": len(train["texts"]),
+            "seconds": seconds,
+            "test": figures,
+        }
+        write_whole(args.results, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

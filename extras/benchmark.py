@@ -1,0 +1,383 @@
+"""Where does the time go? Ours beside transformers' Trainer and pipeline, in one run.
+
+Teaches   how to compare speeds so that the comparison holds: the same reviews, side by side, every
+          contender in a process of its own, medians of several rounds, and beside them what the
+          hardware could do at best. A machine that does other things at the same time is slow for
+          all of them; a ratio survives that, a number of seconds does not.
+After     finetune.py and evaluate.py; its measure of work is explained in extras/cost.py.
+Run       pip install -r requirements-dev.txt          for accelerate, which Trainer needs
+          python -m extras.benchmark                   about half an hour on two cores
+          python -m extras.benchmark --rounds 1 --only score
+          python -m docs.results.tables                put what was stored into the README
+Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit and peak memory, and
+          the same as docs/results/benchmark-<hardware>.json.
+"""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import torch
+from tqdm import tqdm
+
+from extras import cost
+import finetune
+from dataset import draw, encode, load_splits, make_collate, make_examples, take
+from evaluate import predict_logits
+from model import autocast, choose_hardware, load_pretrained
+from support.devices import finish, hardware_name, peak_bytes
+from support.files import write_whole
+from support.pretrained import choose_attention, load_tokenizer
+from support.errors import UserError, make_parser, run_command
+from support.hub import connect_to_hub
+from support.options import parse_arguments
+from support.unfinished import Run
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+# What is measured: (name, tokens, reviews, contenders). The first contender is ours.
+TASKS = [
+    ("train-256", 256, 192, ("finetune.py", "Trainer seed", "Trainer default", "Trainer best")),
+    ("train-512", 512, 96, ("finetune.py", "Trainer default")),
+    ("score-256", 256, 512, ("evaluate.py", "pipeline")),
+    (
+        "change-256",
+        256,
+        96,
+        (
+            "finetune.py",
+            "but the library's attention",
+            "but attention dropout 0.1",
+            "but AdamW not fused",
+            "but batches not grouped",
+            "but fp32",
+        ),
+    ),
+]
+ABOUT = {
+    "finetune.py": "as it stands",
+    "Trainer seed": "batch 2 x 2, padded to the maximum, fp32",
+    "Trainer default": "batch 16, DataCollatorWithPadding, fp32",
+    "Trainer best": "batch 16, bf16, group_by_length, fused AdamW",
+    "evaluate.py": "as it stands",
+    "pipeline": "pipeline(..., batch_size=64), fp32",
+}
+
+
+# ------------------------------------------------------------------------------ 1. the contenders
+def train_ours(change, model, tokenizer, texts, labels, tokens):
+    """One epoch of finetune.py's loop, from token ids on. change: "but ...", or "finetune.py"."""
+    args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1"])
+    device, precision, _ = choose_hardware(precision="fp32" if change == "but fp32" else "auto")
+    input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
+    splits = {"train": {"examples": make_examples(input_ids, labels)}}
+    model.to(device)
+    if change != "but the library's attention":
+        choose_attention(model, device, precision)
+    if change == "but AdamW not fused":
+        fused = torch.optim.AdamW
+        torch.optim.AdamW = lambda *given, **named: fused(*given, **named | {"fused": False})
+    if change == "but batches not grouped":
+        finetune.make_batches = lambda lengths, size, seed, epoch: [
+            rows.tolist() for rows in torch.randperm(len(lengths)).split(size)
+        ]
+
+    def run():
+        names = list(model.config.id2label.values())
+        finetune.fine_tune(model, tokenizer, splits, names, args, device, precision, Run(args))
+
+    return run, precision
+
+
+def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, **more):
+    """Transformers' Trainer, from token ids on.
+
+    recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
+    "best", every flag it has that makes it faster here. more: other TrainingArguments.
+    """
+    from datasets import Dataset
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+    device, precision, _ = choose_hardware()
+    encoded = tokenizer(
+        texts,
+        truncation=True,
+        max_length=tokens,
+        padding="max_length" if recipe == "seed" else False,
+    )
+    options = {"per_device_train_batch_size": 16, "disable_tqdm": True}
+    if recipe == "seed":
+        options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    if recipe == "best":
+        options |= {
+            "bf16": precision == "bf16",
+            "fp16": precision == "fp16",
+            "optim": "adamw_torch_fused",
+            "train_sampling_strategy": "group_by_length",
+        }
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            tempfile.mkdtemp(),
+            num_train_epochs=epochs,
+            learning_rate=5e-5,
+            use_cpu=device.type == "cpu",
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1000,
+            dataloader_pin_memory=device.type == "cuda",
+            **options | more,
+        ),
+        train_dataset=Dataset.from_dict({**encoded, "label": labels}),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+
+    def run():
+        trainer.train()
+
+    return run, precision if recipe == "best" else "fp32"
+
+
+def score_ours(model, tokenizer, texts, labels, tokens):
+    """Logits of raw texts as evaluate.py computes them, tokenizing included."""
+    device, precision, _ = choose_hardware()
+    choose_attention(model.to(device), device, precision)
+    collate = make_collate(tokenizer.pad_token_id)
+
+    def run():
+        input_ids, _ = encode(texts, tokenizer, tokens, "head")  # as pipeline cuts
+        examples = make_examples(input_ids, labels)
+        return predict_logits(model, examples, collate, device, precision).argmax(dim=-1).tolist()
+
+    return run, precision
+
+
+def score_with_pipeline(model, tokenizer, texts, labels, tokens):
+    """The same with transformers' pipeline, in its own order, a batch padded to its longest."""
+    from transformers import pipeline
+
+    device, _, _ = choose_hardware()
+    classify = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, device=device, batch_size=64
+    )
+
+    def run():
+        answers = classify(texts, truncation=True, max_length=tokens)
+        return [model.config.label2id[answer["label"]] for answer in answers]
+
+    return run, "fp32"
+
+
+def prepare(contender, *given):
+    """The contender by its name: returns (what is to be timed, its precision)."""
+    if contender.startswith("Trainer "):
+        return train_with_trainer(contender.removeprefix("Trainer "), *given)
+    if contender == "evaluate.py":
+        return score_ours(*given)
+    if contender == "pipeline":
+        return score_with_pipeline(*given)
+    return train_ours(contender, *given)
+
+
+# ------------------------------------------------------------------------------ 2. one measurement
+def measure(contender, tokens, model_name, rows):
+    """Time one contender once, in this process. Returns a dict of plain numbers.
+
+    rows: {"texts": [...], "labels": [...]}. What it computes is seen from outside, by a hook on the
+    model, so the same is counted for all: B, T and the real tokens of each micro-batch.
+    """
+    tokenizer = load_tokenizer(model_name)
+    # The checkpoint's attention dropout for Trainer, ours for us: the recipes as they stand.
+    theirs = contender.startswith("Trainer") or contender == "but attention dropout 0.1"
+    model, _ = load_pretrained(
+        model_name, ["negative", "positive"], 42, attention_dropout=None if theirs else 0.0
+    )
+    run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
+    warm_up(model, tokenizer, rows["texts"][:16], precision)
+    shapes, masks = [], []
+
+    def look(module, args, kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))  # (B, T)
+        masks.append(kwargs["attention_mask"])  # read later: to read makes a GPU wait
+
+    watching = model.register_forward_pre_hook(look, with_kwargs=True)
+    device = next(model.parameters()).device
+    started = time.perf_counter()
+    predicted = run()  # None for training
+    finish(device)
+    seconds = time.perf_counter() - started
+    watching.remove()
+    real = sum(int(mask.sum()) for mask in masks)  # tokens that are no padding
+
+    training = predicted is None
+    figures = {
+        "seconds": seconds,
+        "precision": precision,
+        "real_tokens": real,
+        "padding_share": 1 - real / sum(b * t for b, t in shapes),
+        "flops": cost.count_flops(model, shapes, training),
+        "peak_bytes": peak_bytes(device),
+        "predicted": predicted,
+    }
+    if precision != "fp32":  # how fast these matrix products would be alone
+        figures["limit_seconds"] = cost.time_products(model, shapes, device, precision, training)
+    return figures
+
+
+def warm_up(model, tokenizer, texts, precision):
+    """One batch forward and backward: a first call sets up threads and kernels, for all alike."""
+    device = next(model.parameters()).device
+    batch = tokenizer(texts, truncation=True, max_length=64, padding=True, return_tensors="pt")
+    with autocast(device, precision):
+        logits = model(**batch.to(device)).logits
+    logits.float().sum().backward()
+    model.zero_grad()
+
+
+# ------------------------------------------------------------------------------ 3. the whole
+def measure_apart(contender, tokens, model_name, file):
+    """measure() in a new process: nobody inherits another's memory, or warm caches."""
+    command = [sys.executable, "-m", "extras.benchmark", "--worker"]
+    command += [contender, str(tokens), model_name, file]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise UserError(f"{contender} at {tokens} tokens failed: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summarize(task, reviews, contenders, rounds):
+    """The median figures of each contender. rounds: a list of {contender: measure()'s dict}."""
+    ours, rows = contenders[0], {}
+    for name in contenders:
+        runs = [one[name] for one in rounds]
+        middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
+        rows[name] = {
+            "precision": middle["precision"],
+            "seconds": [run["seconds"] for run in runs],
+            "reviews_per_second": reviews / median(run["seconds"] for run in runs),
+            "tokens_per_second": median(run["real_tokens"] / run["seconds"] for run in runs),
+            "padding_share": middle["padding_share"],
+            "flops_per_second": median(run["flops"] / run["seconds"] for run in runs),
+            "peak_bytes": max(run["peak_bytes"] or 0 for run in runs),
+            # Round by round, because within a round the machine was in the same mood.
+            "ours_is_faster_by": median(
+                one[name]["seconds"] / one[ours]["seconds"] for one in rounds
+            ),
+        }
+        if "limit_seconds" in middle:
+            rows[name]["share_of_limit"] = median(
+                run["limit_seconds"] / run["seconds"] for run in runs
+            )
+        if middle["predicted"]:
+            equal = map(int.__eq__, middle["predicted"], rounds[0][contenders[-1]]["predicted"])
+            rows[name]["equal_labels"] = sum(equal) / reviews
+    return {"task": task, "reviews": reviews, "rounds": len(rounds), "contenders": rows}
+
+
+def table(result):
+    """A result file as tables in Markdown, for the terminal and for README.md."""
+    titles = {"train": "Training", "score": "Scoring", "change": "One thing changed"}
+    lines = []
+    for task in result["tasks"]:
+        kind, tokens = task["task"].split("-")
+        lines += [
+            f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens** "
+            f"({task['rounds']} rounds)",
+            "",
+            "| contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
+            "of its limit | peak memory |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for name, row in task["contenders"].items():
+            cells = [
+                f"{name}: {ABOUT[name]}" if name in ABOUT else name,
+                f"{row['reviews_per_second']:.2f}",
+                f"{row['ours_is_faster_by']:.2f} x",
+                f"{row['tokens_per_second']:,.0f}",
+                f"{row['padding_share']:.1%}",
+                f"{cost.in_words(row['flops_per_second'])}/s",
+                f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",
+                f"{row['peak_bytes'] / 2**30:.2f} GiB",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def describe(result):
+    """One sentence on what a result was measured with."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return (
+        f"`{result['model']}` on {result['hardware']} ({result['threads']} threads), "
+        f"{result['precision']}, {versions}; each figure is a median over rounds."
+    )
+
+
+def main():
+    if sys.argv[1:2] == ["--worker"]:
+        contender, tokens, model_name, file = sys.argv[2:]
+        rows = json.loads(Path(file).read_text())
+        print(json.dumps(measure(contender, int(tokens), model_name, rows)))
+        return
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
+    parser.add_argument("--data", default="stanfordnlp/imdb", help="see finetune.py")
+    parser.add_argument("--rounds", type=int, default=3, help="of each, for the median (default 3)")
+    parser.add_argument("--only", default="", help="tasks whose name holds this: train, score, 512")
+    args = parser.parse_args()
+    tasks = [task for task in TASKS if args.only in task[0]]
+    if not tasks or args.rounds < 1:
+        raise UserError("nothing to measure: --rounds 1 or more, --only train, score, 256 or 512")
+    connect_to_hub(args.model, args.data)
+    device, precision, _ = choose_hardware()
+    splits, *_ = load_splits(args.data)
+    packages = ("torch", "transformers", "accelerate")
+    result = {
+        "model": args.model,
+        "hardware": hardware_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "versions": {"Python": platform.python_version()} | {p: version(p) for p in packages},
+        "tasks": [],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
+    path = RESULTS / f"benchmark-{slug}.json"
+    before = json.loads(path.read_text()) if args.only and path.exists() else None
+    if before and any(before[key] != result[key] for key in ("model", "precision", "versions")):
+        raise UserError(f"{path} was measured with another model or version: leave out --only")
+    total = args.rounds * sum(len(contenders) for *_, contenders in tasks)
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit=" runs") as bar:
+        for task, tokens, reviews, contenders in tasks:
+            split = splits["train" if task.startswith("train") else "test"]
+            file = Path(folder, task)
+            chosen = draw(split["labels"], reviews, seed=42, equal=True)
+            file.write_text(json.dumps(take(split, chosen)))
+            rounds = []
+            for _ in range(args.rounds):
+                rounds.append({})
+                for name in contenders:
+                    bar.set_description(f"{task}, {name}")
+                    rounds[-1][name] = measure_apart(name, tokens, args.model, str(file))
+                    bar.update()
+            result["tasks"].append(summarize(task, reviews, contenders, rounds))
+    print(f"{describe(result)}\n\n{table(result)}")
+    if before:  # what was not measured anew stays as it was
+        new = {task["task"]: task for task in result["tasks"]}
+        old = before["tasks"]
+        result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
+    write_whole(path, json.dumps(result, indent=1) + "\n")
+    print(f"\nin {path}; for the README: python -m docs.results.tables")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,155 @@
+"""Which device computes; and one run on many devices, or on many machines, with torchrun.
+
+torchrun starts a process for each device. Every process holds the whole model and reads its own
+share of each batch. Before a step all of them add up their gradients, so all take the same step,
+the one that a single process would take with the whole batch. Where torchrun did not start it, a
+process has rank 0 of 1, a share is the whole, and adding up changes nothing.
+"""
+
+import atexit
+import datetime
+import os
+import platform
+import signal
+import sys
+
+import torch
+from torch import distributed
+
+from support.errors import UserError
+
+
+# ------------------------------------------------------------------------------ 1. one device
+def exact_device(wanted, present):
+    """The torch.device for a name such as "cpu", "cuda", "cuda:1". present: {type: is it there}.
+
+    Raises UserError when the device that was asked for is not there: to train on the CPU instead,
+    in silence, would cost the user a day before they notice.
+    """
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in present:
+        raise UserError(f"--device {wanted}: has to be one of {', '.join(present)}")
+    if device.type in ("cuda", "xpu"):  # of these there can be several
+        if "LOCAL_RANK" not in os.environ:
+            device = torch.device(device.type, device.index or 0)
+        elif device.index is None:  # torchrun: a GPU for each process of this machine
+            device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
+        else:
+            raise UserError(f"--device {wanted}: torchrun deals out GPUs, so say {device.type}")
+    count = torch.get_device_module(device).device_count() if present[device.type] else 0
+    if (device.index or 0) >= count:
+        there = ", ".join(name for name in present if present[name])
+        if count and "LOCAL_RANK" in os.environ:
+            raise UserError(f"more processes than GPUs: --nproc_per_node={count}, or --device cpu")
+        raise UserError(f"--device {wanted}: not present on this machine; there is {there}")
+    if device.type in ("cuda", "xpu"):
+        # Random numbers, clocks and kernels are asked of "the current one", which would be the 0th.
+        torch.get_device_module(device).set_device(device)
+    return device
+
+
+def hardware_name(device):
+    """What the device calls itself."""
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).get_device_name(device)
+    return (torch.cpu.get_capabilities().get("cpu_name") or platform.machine()).strip()
+
+
+def finish(device):
+    """Wait until the device has done what it was told; a GPU works on while Python goes ahead."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def peak_bytes(device):
+    """The most memory that was in use: the GPU's, or all of this process's. None: nobody knows."""
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has no such thing
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # Linux counts in KiB
+
+
+# ------------------------------------------------------------------------------ 2. many
+def rank():
+    """This process's number, from 0; before it has joined the others, and alone, 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world():
+    """How many processes have joined."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def share(items):
+    """The items that are this process's work: of [0 1 2 3 4] for two, [0 2 4] and [1 3]."""
+    return items[rank() :: world()]
+
+
+def join(device):
+    """Meet the other processes, of which torchrun tells through the environment: their number, the
+    number of this one, and where to meet. From here on only the first one prints.
+
+    device: this process's.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return
+    if int(os.environ.get("RANK", 0)) > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # errors.py still prints what goes wrong
+    signal.signal(signal.SIGTERM, another_ended)
+    distributed.init_process_group(
+        # Who carries numbers between the processes.
+        {"cuda": "nccl", "xpu": "xccl"}.get(device.type, "gloo"),
+        # A process that dies is noticed at once; this is for a machine that falls silent. Nobody
+        # may be kept waiting longer than this, for instance while the first one saves.
+        timeout=datetime.timedelta(minutes=10),
+    )
+    atexit.register(distributed.destroy_process_group)  # or its threads may outlive us, and abort
+
+
+def another_ended(number, frame):
+    """torchrun sends SIGTERM to all that are left when one process has ended too early."""
+    raise UserError(
+        "another process of this run has ended (torchrun says below which one, and why), so this "
+        "one ends too: start it again, finetune.py and predict.py --file with --resume"
+    )
+
+
+def add_up_gradients(model):
+    """Give every process the sum of all processes' gradients, weight by weight.
+
+    A process that had no review of this window has no gradients; it adds zeros.
+    """
+    for parameter in model.parameters() if world() > 1 else ():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            add_up(parameter.grad)
+
+
+def add_up(tensor):
+    """Replace the tensor, in place, by its sum over all processes. Returns it."""
+    if distributed.is_initialized():
+        device = {"nccl": "cuda", "xccl": "xpu"}.get(distributed.get_backend(), "cpu")
+        total = tensor.to(device)
+        distributed.all_reduce(total)
+        tensor.copy_(total)
+    return tensor
+
+
+def copy_from_first(model):
+    """Give every process the weights that the first one has."""
+    if distributed.is_initialized():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            distributed.broadcast(tensor.data, src=0)
+
+
+def wait():
+    """Go on when all processes have come this far. (barrier() may guess a GPU that is not ours.)"""
+    add_up(torch.zeros(1))

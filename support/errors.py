@@ -1,0 +1,114 @@
+"""One clear line: what is wrong, where, and what to do, with an exit code that a script can read."""
+
+import argparse
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend: its message says what is wrong, where, and what to do."""
+
+
+def run_command(main):
+    """Run a file's `main()` and turn what stops it into an exit code and one line.
+
+    Exit codes: 0 done; 1 the output was closed, or another process of torchrun's was lost; 2 the
+    user can mend it; 130 stopped with Ctrl-C; 143 stopped with SIGTERM.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
+            stream.reconfigure(errors="backslashreplace")
+    errors = sys.stderr  # kept here, because parallel.py mutes all processes but the first
+    try:
+        code = main()
+        if sys.stdout:
+            sys.stdout.flush()  # now, or a reader who has gone is noticed when it is too late
+    except KeyboardInterrupt:
+        print("\nstopped with Ctrl-C", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # `python predict.py ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("stopped: nobody reads the output any more", file=sys.stderr)
+        code = 1
+    except (UserError, OSError) as error:  # OSError: a path too long, a folder without access, ...
+        if sys.stderr is not errors:  # one of torchrun's processes, and not the first:
+            time.sleep(1)  # if the first has the same to say, torchrun ends this one by then
+        print(f"error: {plain(str(error))}", file=errors)
+        code = 2
+    except Exception as error:
+        sys.stderr = errors
+        if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
+            raise
+        print(
+            "error: another process of this run has ended, see above or on its machine; start the "
+            "run again, finetune.py and predict.py --file with --resume",
+            file=errors,
+        )
+        code = 1
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not code:
+        # Started by torchrun. A thread that still listens to the others could abort Python's own
+        # end. (After an error Python ends as usual, and torchrun ends the others.)
+        from torch import distributed  # which has been loaded long ago
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        sys.stderr.flush()
+        os._exit(0)
+    sys.exit(code)
+
+
+def plain(text):
+    """A text in one line, without what would color a terminal, clear it, or move its cursor."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def make_parser(chapter, options=()):
+    """An argument parser whose --help opens with the file's own docstring (`chapter`).
+
+    options: rows of (flag, kind, default, what it does), kind being a type, bool for a switch, or a
+    tuple of choices.
+    """
+    script = Path(sys.argv[0])
+    module = f"-m extras.{script.stem}" if script.parent.name == "extras" else script.name
+    parser = argparse.ArgumentParser(
+        prog=f"python {module}",
+        description=chapter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    # argparse prints its whole usage before an error; one line is easier to find.
+    def refuse(message):
+        raise UserError(f"{message} (all options: {parser.prog} --help)")
+
+    parser.error = refuse
+    for flag, kind, default, what in options:
+        if kind is bool:
+            parser.add_argument(flag, action="store_true", help=what)
+        elif isinstance(kind, tuple):
+            parser.add_argument(flag, choices=kind, default=default, help=what)
+        else:
+            parser.add_argument(flag, type=kind, default=default, help=what)
+    return parser
+
+
+def check_counts(args, *names):
+    """Raise UserError unless each of these options is 1 or more, where it is given."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: has to be 1 or more")
+
+
+@contextmanager
+def out_of_memory(advice):
+    """Inside this `with`, running out of memory becomes a UserError that ends in `advice`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        words = ("out of memory", "can't allocate memory")  # the GPUs' and the CPU allocator's
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        raise UserError(f"out of memory: {advice}") from error

@@ -1,0 +1,189 @@
+"""Files that are whole or not there; folders in which nothing of somebody else's is overwritten."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from support.errors import UserError
+
+# What a run writes. A folder that has one of them, but not from us, is left alone.
+OURS = ("run.json", "README.md", "answers-test.json", "answers-validation.json", "checkpoints")
+OURS += ("config.json", "history.jsonl", "model.safetensors", "tokenizer.json")
+OURS += ("tokenizer_config.json",)
+
+
+# ------------------------------------------------------------------------------ whole or not there
+def write_whole(path, text):
+    """Write a text file so that it is never half there: under another name, and then rename it."""
+    # With the number of the process: two programs may write the same file at once.
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        # "x": only if it is not there. A link with this name would lead our writing elsewhere.
+        with open(temporary, "x", encoding="utf-8", newline="", errors="replace") as file:
+            file.write(text)
+        flush_to_disk(temporary)
+        os.replace(temporary, path)  # in one move, whatever happens
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:  # also after Ctrl-C
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(parent):
+    """A temporary folder in `parent`, for files that belong together. At the end they are on disk.
+
+    What is left of it, and of those that killed runs left behind, is removed. Raises UserError with
+    the reason if the disk is full.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".saving-"))
+    try:
+        yield temporary
+    except AssertionError:
+        raise
+    except Exception as error:  # OSError, and what torch and safetensors make of a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{parent}: cannot be saved ({reason}); is the disk full?") from error
+    for left_over in Path(parent).glob(".saving-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_files(folder, last):
+    """Inside this `with`, write files into the folder that it gives; then they move to `folder`.
+
+    The file named `last` marks the others as belonging together: its old version goes first, its
+    new one comes last.
+    """
+    folder = Path(folder)
+    with new_folder(folder) as temporary:
+        yield temporary
+        for path in temporary.iterdir():
+            flush_to_disk(path)
+        (folder / last).unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            os.replace(path, folder / path.name)
+        flush_to_disk(folder)
+
+
+def flush_to_disk(path):
+    """Return when a file, or a folder's list of names, would survive a power cut."""
+    if Path(path).is_dir() and os.name == "nt":
+        return  # Windows has no such call for a folder
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def open_to_append(path):
+    """Open a text file to write at its end; not through a link."""
+    flags = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+    opener = lambda name, mode: os.open(name, mode | flags, 0o666)  # noqa: E731
+    return open(path, "a", encoding="utf-8", newline="", errors="replace", opener=opener)
+
+
+def read_json(path):
+    """What a JSON file holds. (A pipe with its name would keep us waiting for ever.)"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(path)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def file_digest(path):
+    """16 letters that change when a file does."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def seen_from_here(path):
+    """A path as whoever reads it elsewhere can use it; on another drive of Windows as it is."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)
+
+
+# ------------------------------------------------------------------------------ before the work
+def check_target(path, *sources):
+    """Raise UserError, now and not after the work, if `path` cannot be written or is read from.
+
+    sources: files that are read, folders of data, and folders of models. Beside the files that a
+    run wrote into a model's folder, others may be written, and written again.
+    """
+    path, folder = Path(path), Path(path).absolute().parent
+    for source in map(Path, filter(os.path.exists, sources)):
+        # Where the name is, and where it leads to if it is a link.
+        files = folder.resolve() / path.name, path.resolve()
+        names = [file.name for file in files if file.parent == source.resolve()]
+        ours = not (source / "run.json").exists() or set(OURS) & set(names)
+        if path.exists() and (names and ours or path.samefile(source)):
+            raise UserError(f"{path} is the file that is read; choose another name")
+    # A device is no file: renaming over /dev/null would take it away from everybody.
+    special = path.name and os.path.lexists(path) and not path.is_file()
+    if not path.name or special or not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{path if path.name else 'an empty name'} cannot be written: name a file in a folder "
+            "of yours"
+        )
+
+
+def prepare_folder(folder, spare=()):
+    """Make sure, before hours of work, that `folder` can be written and nothing is lost by it.
+
+    spare: paths that must stay as they are, the pretrained model's and the data's.
+    """
+    folder = Path(folder)
+    if any(Path(path).exists() and folder.resolve() == Path(path).resolve() for path in spare):
+        raise UserError(f"--out {folder}: is a folder that is read from; choose another")
+    ours = [folder / name for name in (*OURS, "untrained")]
+    for path in [*ours, *folder.glob("checkpoints/*"), *folder.glob("untrained/*")]:
+        if path.is_symlink():  # it would lead our writing to another place
+            raise UserError(f"--out {folder}: {path.name} in it is a link; choose another folder")
+    try:
+        known = {"arguments", "labels", "splits"} <= set(read_json(folder / "run.json"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        # No run.json, but traces of a run that was killed: ours too.
+        known = any(folder.glob(".saving-*")) or (folder / "checkpoints/arguments.json").is_file()
+    for name in () if known else OURS:
+        # A run killed at its very start leaves "checkpoints" with nothing but a lock in it.
+        nothing = name == "checkpoints" and not set(folder.glob("checkpoints/[!.]*"))
+        if (folder / name).exists() and not nothing:
+            raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def only_writer(lock_file, what):
+    """Inside this `with`, no other process has the same lock. Raises UserError if one does: `what`.
+
+    It is the operating system's, which frees it when the process ends, however it ends.
+    """
+    from filelock import FileLock, Timeout  # torch itself brings this package
+
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{what}: another run is writing to it; wait, or choose another") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps it while somebody looks at it
+            Path(lock_file).unlink()
+        lock.release()

@@ -1,0 +1,150 @@
+"""What is known of pretrained models: how they are loaded safely, and what each family calls things.
+
+Everything here runs before or beside the chapters' own code: model.py builds on it.
+"""
+
+import os
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from support.errors import UserError
+from support.hub import TOKENIZER_FILES, fetch_model, hub_error
+
+# The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+# Only files that are here already (fetch_model() brings them), and none of them run as a program.
+SAFELY = {"local_files_only": True, "trust_remote_code": False}
+
+
+# ------------------------------------------------------------------------------ 1. load
+def load_tokenizer(name):
+    """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
+
+    Raises UserError where there is none, or one that cannot pad.
+    """
+    try:
+        fetch_model(name, TOKENIZER_FILES)
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            **SAFELY,
+            split_special_tokens=True,  # "[SEP]" in a review is text, and does not end the review
+            # Not token_type_ids: they tell the first of two texts from the second, we have one.
+            model_input_names=["input_ids", "attention_mask"],
+        )
+    except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
+        raise hub_error("model", name, error) from error
+    if tokenizer.pad_token_id is None or not tokenizer.is_fast:
+        raise UserError(
+            f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
+        )
+    if tokenizer.padding_side != "right":
+        raise UserError(f"{name}: wants its padding on the left, as XLNet does; try another model")
+    return tokenizer
+
+
+def load_config(name):
+    """A model's config. Raises ValueError if it asks for attention code from somewhere else.
+
+    Where a package named kernels is installed, transformers fetches such code and runs it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name, **SAFELY)
+    for key, value in vars(config).items():
+        if "attn_implementation" in key and "/" in str(value):
+            raise ValueError(f"its config.json asks for the code of {value}, which is not run here")
+    return config
+
+
+def class_names(config):
+    """The names of a model's classes, in the order of its logits (a file may have another)."""
+    return [config.id2label[number] for number in sorted(config.id2label)]
+
+
+# ------------------------------------------------------------------------------ 2. what they call it
+def set_dropout(config, dropout, attention_dropout):
+    """Set a model's two kinds of dropout, under whatever names its config has for them.
+
+    dropout: the share of a layer's numbers that are set to 0 in training, anew each time; None for
+        the checkpoint's own (DistilBERT: 0.1, and 0.2 in its head).
+    attention_dropout: the same for attention weights. Most checkpoints have 0.1, ours is 0: on a
+        CPU it makes training slower, and no better that we could measure.
+    """
+    for name, value in vars(config).items():
+        rate = attention_dropout if "att" in name else dropout
+        if "dropout" in name and rate is not None and isinstance(value, (int, float)):
+            setattr(config, name, rate)
+
+
+def max_positions(model):
+    """The most tokens, special ones included, that the model has positions for.
+
+    RoBERTa starts to count behind its padding id: of its table of 514 positions, 512 can be used.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    # ModernBERT and others compute positions and have no table. T5 counts distances only,
+    # which have no end.
+    most = getattr(model.config, "max_position_embeddings", None)
+    return most if most and most > 0 else 1_000_000
+
+
+# ------------------------------------------------------------------------------ 3. attention on CPUs
+# Models that ask for nothing on top of it, such as scores that depend on the distance.
+PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
+SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold
+
+
+def choose_attention(model, device, precision):
+    """Let the model compute its attention in the way that is fastest here.
+
+    PyTorch has one function for all of attention. On GPUs it is hard to beat, and on CPUs in fp32.
+    On a CPU in bf16 the few lines below take less time than it does.
+    """
+    if (
+        device.type != "cpu"
+        or precision != "bf16"
+        or model.config.model_type not in PLAIN_ATTENTION
+    ):
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    # The library looks its attention up by name. This adds one, and the model asks for it.
+    AttentionInterface.register("by_hand", attention_by_hand)
+    AttentionMaskInterface.register("by_hand", sdpa_mask)  # True where a token may look
+    model.set_attn_implementation("by_hand")
+
+
+def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **options):
+    """Every token asks a query of every other's key, and gets a mixture of their values.
+
+    softmax(Q K^T / sqrt(D)) V, from Vaswani et al. 2017. query, key, value: [B, H, T, D], for H
+    heads of D numbers each. attention_mask: [B, 1, T, T], the library's form, says in row i at whom
+    token i may look; None where there is no padding.
+    Returns [B, T, H, D], and None for the weights, which transformers would hand on if asked.
+    """
+    scale = options.get("scaling") or query.shape[-1] ** -0.5  # scores would grow with D
+    tokens = query.shape[2]
+    # Some reviews at a time: all scores together leave the cache, and memory is slower than sums.
+    reviews = max(1, SCORES_AT_ONCE // (query.shape[1] * tokens * tokens))
+    mixtures = []
+    for start in range(0, len(query), reviews):
+        some = slice(start, start + reviews)
+        scores = (query[some] * scale) @ key[some].transpose(2, 3)  # [b, H, T, T]
+        if attention_mask is not None:
+            # The lowest number, not -inf: where tokens look only at near ones (ModernBERT), padding
+            # may have nobody to look at, and a row of -inf alone would be 0 / 0.
+            scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
+        # The sum of each row is 1. dropout: 0.0 when the model is in eval mode, says the library.
+        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
+        mixtures.append(weights @ value[some])  # [b, H, T, D]
+    whole = mixtures[0] if len(mixtures) == 1 else torch.cat(mixtures)
+    return whole.transpose(1, 2).contiguous(), None

@@ -1,0 +1,316 @@
+"""What stands beside the weights in a model's folder: run.json, the model card, kept answers.
+
+run.json tells how the model was made and how to prepare texts for it. answers-validation.json and
+answers-test.json hold each answer and not only the share that was right: whoever asks the next
+question (is it worse on long reviews? how sure is it when it is wrong?) need not wait again.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from support.errors import UserError, plain
+from support.files import file_digest, read_json, seen_from_here, write_whole
+from support.devices import hardware_name
+from support.pretrained import class_names, max_positions
+from support.windows import TRUNCATIONS
+
+# A folder that lacks one of these is no saved model; run.json is written last.
+FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MISTAKES = 20  # so many of the surest are kept with their texts
+
+
+# ------------------------------------------------------------------------------ 1. run.json
+def describe_run(args, names, splits, notes, device, precision, reasons):
+    """The dict that becomes run.json; its history and results fill as the run goes on."""
+    packages = ("torch", "transformers", "datasets", "tokenizers")
+    return {
+        "arguments": vars(args),
+        "labels": names,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "device": {
+            "type": device.type,
+            "name": hardware_name(device),
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+            "reasons": reasons,
+        },
+        "splits": {
+            role: {
+                "reviews": len(split["labels"]),
+                "classes": {name: split["labels"].count(c) for c, name in enumerate(names)},
+            }
+            for role, split in splits.items()
+        },
+        "notes": notes,
+        "history": [],
+        "results": {},
+    }
+
+
+def weights_fingerprint(model):
+    """16 letters of the encoder's weights: which pretrained ones did a run begin with?
+
+    Without the head, and without BERT's pooler, which can be new as well: a seed draws them.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        if not name.startswith("pooler."):
+            found.update(name.encode())
+            found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()[:16]
+
+
+def write_run(folder, run):
+    """Write the model card and run.json."""
+    write_whole(Path(folder, "README.md"), model_card(run))
+    write_whole(Path(folder, "run.json"), json.dumps(run, indent=2) + "\n")
+
+
+def model_card(run):
+    """The README.md of a saved model, made from its run.json: what it is, how good, how to use."""
+    arguments, results = run["arguments"], run["results"]
+    rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
+    figures = ""
+    for role in ("validation", "test"):
+        if role in results:
+            low, high = results[role]["accuracy_interval"]
+            figures += (
+                f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
+                f"{high:.2%}, n = {results[role]['n']:,}), "
+                f"macro F1 {results[role]['macro_f1']:.2%}\n\n"
+            )
+    return f"""---
+pipeline_tag: text-classification
+library_name: transformers
+base_model: {json.dumps(arguments["model"])}
+---
+
+# {arguments["model"]}, fine-tuned on {Path(arguments["data"]).name}
+
+Tells {" / ".join(run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
+
+{rehearsal * arguments["demo"]}{figures}Texts are cut to {arguments["max_length"]} tokens \
+({arguments["truncation"]}); the validation split chose the epoch, the test split was read once. \
+How it was made, to the last argument, is in run.json.
+
+```python
+from transformers import pipeline
+
+classify = pipeline('text-classification', model='this folder', truncation=True)
+print(classify('I regret watching this film'))
+```
+
+Longer texts are cut by `truncation=True` at the model's limit and from the end only; \
+`predict.py` cuts them as in training.
+"""
+
+
+def read_run(folder):
+    """run.json of a saved folder, as a dict. Raises UserError where the folder holds no model."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"--model {folder}: there is no such folder; python finetune.py --demo makes one"
+        )
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(
+                f"--model {folder}: no {name} in it, so it is not a model finetune.py saved"
+            )
+    try:
+        run = read_json(folder / "run.json")
+        arguments = run["arguments"]
+        whole = {"data", "text_column", "label_column", "seed", "demo"} <= set(arguments)
+        whole &= {"versions", "splits", "results"} <= set(run) and len(run["labels"]) >= 2
+        whole &= isinstance(arguments["max_length"], int) and arguments["max_length"] >= 3
+        whole &= all(isinstance(arguments[k], str) for k in ("data", "text_column", "label_column"))
+        # A name with a line break or a color in it could pretend to be another answer.
+        whole &= all(isinstance(name, str) and name.isprintable() for name in run["labels"])
+        whole &= arguments["truncation"] in TRUNCATIONS
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(f"{folder / 'run.json'} is damaged: train again, or use another folder")
+    return run
+
+
+def check_loaded(folder, model, tokenizer, run, info):
+    """Raise UserError unless weights, tokenizer and run.json belong together.
+
+    info: what transformers says about the weights it has found.
+    """
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise UserError(
+            f"--model {folder}: model.safetensors is not the whole model of config.json"
+        )
+    if class_names(model.config) != run["labels"]:
+        raise UserError(f"--model {folder}: config.json and run.json name different classes")
+    if run["arguments"]["max_length"] > max_positions(model):
+        raise UserError(f"--model {folder}: run.json has a max_length that the model cannot read")
+    most = max(tokenizer.get_vocab().values())
+    if tokenizer.pad_token_id is None or most >= model.config.vocab_size:
+        raise UserError(f"--model {folder}: the tokenizer does not belong to the model")
+
+
+# ------------------------------------------------------------------------------ 2. answers
+def surest_mistakes(logits, labels):
+    """Row numbers of the wrong answers, the surest first. logits: [N, C]; labels: N numbers."""
+    scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
+    wrong = (predicted != torch.as_tensor(labels)).nonzero()[:, 0]
+    return wrong[scores[wrong].argsort(descending=True, stable=True)].tolist()
+
+
+def keep_answers(folder, role, logits, split, how):
+    """Write answers-<role>.json into a model's folder, if it does not know of more reviews.
+
+    logits: [N, C]. split: a dict of lists: "texts", "labels", and "lengths", the tokens of each
+    whole review. how: what else a reader has to know: subset, windows, precision. Returns why they
+    were not kept, or None.
+    """
+    labels, texts = split["labels"], split["texts"]
+    with contextlib.suppress(UserError):  # damaged: write it anew
+        before = read_answers(folder, role)
+        if before and len(before["labels"]) > len(labels):
+            return "answers not kept for extras.report: it has those of more reviews"
+    reviews = json.dumps([texts, labels]).encode()
+    record = how | {
+        # A folder may get another model. Answers that are not its own must not speak for it.
+        "weights": file_digest(Path(folder, "model.safetensors")),
+        "reviews": hashlib.sha256(reviews).hexdigest()[:16],  # do two models answer the same ones?
+        "labels": labels,
+        "lengths": split["lengths"],
+        # Nine digits say exactly which 32-bit number it was; with fewer, two logits could tie.
+        "logits": [[float(f"{value:.9g}") for value in row] for row in logits.tolist()],
+        "mistakes": {row: texts[row] for row in surest_mistakes(logits, labels)[:MISTAKES]},
+    }
+    try:
+        write_whole(Path(folder, f"answers-{role}.json"), json.dumps(record) + "\n")
+    except UserError as error:  # somebody else's folder: no reason to lose the evaluation
+        return f"answers not kept for extras.report: {error}"
+    return None
+
+
+def read_answers(folder, role):
+    """What keep_answers() wrote, logits as a tensor [N, C], labels and lengths as tensors [N].
+
+    Returns None if there is nothing, or nothing of the model that the folder holds now. Raises
+    UserError if the file is damaged.
+    """
+    path = Path(folder, f"answers-{role}.json")
+    try:
+        record = read_json(path)
+        if record["weights"] != file_digest(Path(folder, "model.safetensors")):
+            return None
+        logits = torch.tensor(record["logits"], dtype=torch.float32)  # [N, C]
+        labels, lengths = (torch.tensor(record[name]) for name in ("labels", "lengths"))  # [N]
+        n, classes = logits.shape
+        mistakes = {int(row): str(text) for row, text in record["mistakes"].items()}
+        fits = n > 0 and classes > 1 and bool(logits.isfinite().all())
+        fits &= labels.shape == lengths.shape == (n,)
+        fits &= labels.dtype == lengths.dtype == torch.int64
+        fits &= 0 <= labels.min() <= labels.max() < classes and lengths.min() > 0
+        fits &= set(mistakes) <= set(range(n)) and {"subset", "windows"} <= set(record)
+        if not fits or not all(isinstance(record[key], str) for key in ("reviews", "precision")):
+            raise ValueError("its lists do not fit together")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} is damaged ({reason}): delete it and evaluate again") from error
+    return record | {"logits": logits, "labels": labels, "lengths": lengths, "mistakes": mistakes}
+
+
+def keep_evaluation(args, run, split, logits, precision, hardware, found):
+    """What evaluate.py writes: its --save, its --results, and the answers for extras.report.
+
+    args: its options. logits: [N, C]. found: its figures, a dict for --results.
+    """
+    how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
+    how["precision"] = precision
+    if args.data is args.text_column is args.label_column is None:
+        problem = keep_answers(args.model, args.split, logits, split, how)
+        print(f"\n{problem or 'answers kept for extras.report'}")
+    if args.save:
+        save_predictions(args.save, logits, split, run["labels"])
+        print(f"\n{len(split['texts']):,} predictions in {args.save}")
+    if args.results:
+        # Whoever reads it elsewhere has other folders: paths are written as seen from here.
+        made = {
+            name: seen_from_here(value) if os.path.isabs(str(value)) else value
+            for name, value in run["arguments"].items()
+        }
+        how |= {"data": args.data, "split": args.split, "hardware": hardware} | found
+        record = {"run": run | {"arguments": made}, "evaluated": how}
+        write_whole(args.results, json.dumps(record, indent=1) + "\n")
+
+
+def save_predictions(path, logits, split, names):
+    """Write text, label, predicted and score of each review as CSV. logits: [N, C]."""
+    scores, predicted = logits.softmax(dim=-1).max(dim=-1)  # [N], [N]
+    columns = split["texts"], split["labels"], predicted.tolist(), scores.tolist()
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["text", "label", "predicted", "score"])
+    writer.writerows((text, names[c], names[p], score) for text, c, p, score in zip(*columns))
+    write_whole(path, buffer.getvalue())
+
+
+# ------------------------------------------------------------------------------ 3. figures, shown
+def warnings_for(figures):
+    """What looks wrong in the figures themselves: a list of sentences, usually empty."""
+    classes, confusion, found = list(figures["per_class"]), figures["confusion"], []
+    present = [name for name, row in zip(classes, confusion) if sum(row)]
+    if len(present) == 1:
+        found.append(
+            f"every review is {present[0]!r}: an accuracy on one class says nothing about the other"
+        )
+    # An accuracy of 80 % where four in five reviews are positive may be a model that says
+    # "positive" to everything. Then no negative review stands on the diagonal.
+    for c, name in enumerate(classes):
+        if name in present and confusion[c][c] == 0:
+            found.append(f"not one of the {sum(confusion[c]):,} {name} reviews was recognised")
+    return found
+
+
+def print_scores(figures, title):
+    """Print a split's figures for people. figures: of score()."""
+    low, high = figures["accuracy_interval"]
+    names = list(figures["per_class"])
+    print(f"\n{title}: {figures['n']:,} reviews")
+    print(f"accuracy  {figures['accuracy']:.2%}   95 % interval {low:.2%} to {high:.2%}")
+    guess = f"a guess of 1/{len(names)} for each class: {math.log(len(names)):.4f}"
+    print(f"loss      {figures['loss']:.4f}   ({guess})")
+    print(f"macro F1  {figures['macro_f1']:.2%}\n")
+    wide = max(map(len, names)) + 2
+    print(f"{'class':{wide}} {'precision':>9} {'recall':>9} {'F1':>9} {'reviews':>9}")
+    for name, one in figures["per_class"].items():
+        shares = " ".join(f"{one[key]:>9.2%}" for key in ("precision", "recall", "f1"))
+        print(f"{name:{wide}} {shares} {one['n']:>9,}")
+    print("\nconfusion matrix, a row for what they are, a column for what they were called")
+    print(f"{'':{wide}} " + " ".join(f"{name:>9}" for name in names))
+    for name, row in zip(names, figures["confusion"]):
+        cells = (f"{count:>{max(9, len(other))},}" for count, other in zip(row, names))
+        print(f"{name:{wide}} " + " ".join(cells))
+    for warning in warnings_for(figures):
+        print(f"\nwarning: {warning}")
+
+
+def print_mistakes(logits, split, names, count=5):
+    """The wrong answers the model was most sure of. Often the label is what is odd: read them."""
+    sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
+    wrong = surest_mistakes(logits, split["labels"])
+    print(f"\n{len(wrong):,} mistakes; the surest, with the probability given to the answer")
+    for i in wrong[:count]:
+        text, truth = split["texts"][i], names[split["labels"][i]]
+        text = text if len(text) <= 240 else text[:100] + " ... " + text[-130:]
+        print(f"  {sure[i]:.3f} {names[predicted[i]]}, but is {truth}: {plain(text)}")

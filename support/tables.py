@@ -1,0 +1,344 @@
+"""Where the texts come from: a file, a folder or a data set of the hub, as texts and labels.
+
+Whatever is wrong with one of them ends in a UserError that says where it is wrong and what to do:
+a file of your own is read here for the first time, and seldom right at the first try.
+"""
+
+import csv
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from support.errors import UserError
+from support.hub import connect_to_hub, hub_error, patiently
+
+FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+csv.field_size_limit(1 << 30)  # a long review has more than the usual limit, 131,072 characters
+
+# Labels that data sets abbreviate are written out, because every output shows them.
+FULL_NAMES = {"neg": "negative", "pos": "positive"}
+
+
+# ------------------------------------------------------------------------------ rows of a file
+def read_rows(path):
+    """Yield the rows of a .csv, .tsv, .jsonl or .parquet file as dicts, one at a time.
+
+    The whole file is never in memory, so predict.py can read a file of any length.
+    Raises UserError with the place in the file where something is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: check the path")
+    if path.suffix.lower() not in FILE_TYPES:
+        raise UserError(f"{path} has to end in one of {', '.join(FILE_TYPES)}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: it needs a row of column names and rows of data")
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from read_parquet(path)
+        elif path.suffix.lower() == ".jsonl":
+            yield from read_jsonl(path)
+        else:
+            yield from read_csv(path)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}): "
+            "save it again with the encoding UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_csv(path):
+    """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
+    # utf-8-sig: spreadsheets start a file with an invisible mark, which would become part of the
+    # first name. newline="": only the csv module knows which line ends stand inside a quoted text.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        start, first_line = 0, file.readline()
+        while first_line and not first_line.strip():
+            start, first_line = file.tell(), file.readline()
+        # The csv module counts, because separators inside quotes do not separate.
+        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
+        file.seek(start)
+        # strict: else a quote that is never closed swallows the rest of the file in silence.
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1 and name]
+            if twice:
+                raise UserError(f"{path} has two columns named {twice[0]!r}: rename one")
+            for row in reader:
+                if None in row:  # DictReader's key for cells beyond the last column
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: more cells than columns "
+                        f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must "
+                        'be in double quotes, "like this"'
+                    )
+                if delimiter == "\t" and any("\t" in c and "\n" in c for c in row.values() if c):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: a quote that opens in one line and "
+                        "closes in another has made one row of several; double the quotes of a "
+                        'text, and put it in quotes, "like ""this"""'
+                    )
+                yield row
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {reader.reader.line_num} or before: not readable as CSV ({error}); "
+                "a text that begins with a quote has to end in one, with its own quotes doubled"
+            ) from error
+
+
+def read_jsonl(path):
+    """Rows of a file that holds one JSON object a line."""
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise UserError(f'{path}, line {number}: not an object like {{"text": "..."}}')
+            yield row
+
+
+def read_parquet(path):
+    """Rows of a parquet file, read in slices."""
+    import pyarrow  # comes with datasets; slow to import, so only where a parquet file is read
+    import pyarrow.parquet
+
+    try:
+        for slice_of_rows in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from slice_of_rows.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is not a readable parquet file ({error})") from error
+
+
+# ------------------------------------------------------------------------------ texts and labels
+def check_columns(found, wanted, where):
+    """Raise UserError unless every wanted column is among the found ones."""
+    for column, option in wanted.items():
+        if column not in found:
+            raise UserError(
+                f"{where} has no column {column!r}; its columns are {', '.join(map(repr, found))}: "
+                f"name the right one with {option}"
+            )
+
+
+def load_table(path, text_column="text", label_column="label"):
+    """Read a whole file. Returns (texts, labels): two equally long lists, of values as they are."""
+    texts, labels = [], []
+    for row in read_rows(path):
+        if not texts:
+            check_columns(row, {text_column: "--text-column", label_column: "--label-column"}, path)
+        texts.append(row.get(text_column))
+        labels.append(row.get(label_column))
+    if not texts:
+        raise UserError(f"{path} has column names but no rows")
+    return texts, labels
+
+
+def load_source(data, text_column="text", label_column="label"):
+    """Load every labelled split of a file, a folder or a hub data set.
+
+    data: a file (one split, "train"); a folder with train.* and, if there are any, validation.* and
+        test.*; or a hub name such as "stanfordnlp/imdb" or, with a configuration, "glue:sst2".
+    Returns {split name: (texts, labels)}, in the order of the rows; "train" is always there.
+    Raises UserError where there is no such file, folder or data set, or it lacks a column.
+    """
+    path = Path(data)
+    if path.is_file():
+        return {"train": load_table(path, text_column, label_column)}
+    if path.is_dir():
+        return load_folder(path, text_column, label_column)
+    if path.suffix.lower() in FILE_TYPES or data.startswith((".", "/", "~")):
+        raise UserError(f"--data {data}: there is no such file or folder")
+    return load_hub_dataset(data, text_column, label_column)
+
+
+def load_folder(folder, text_column, label_column):
+    """The splits of a folder of files that are named after them."""
+    splits = {}
+    also = {"train": (), "validation": ("valid", "val", "dev"), "test": ()}
+    for name, others in also.items():
+        files = [p for p in sorted(folder.iterdir()) if p.stem in (name, *others)]
+        files = [p for p in files if p.suffix.lower() in FILE_TYPES]
+        if len(files) > 1:
+            raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
+        if files:
+            try:
+                texts, labels = load_table(files[0], text_column, label_column)
+            except UserError as error:
+                if name == "train" or f"no column {label_column!r}" not in str(error):
+                    raise
+                why = "without labels it can test nothing: move it away"
+                raise UserError(f"{error}; {why}") from error
+            # Competitions hand out test files without answers, which can measure nothing.
+            if name == "train" or any(label not in (None, "") for label in labels):
+                splits[name] = texts, labels
+    if "train" not in splits:
+        raise UserError(f"{folder} holds no train file (train.csv, .tsv, .jsonl or .parquet)")
+    return splits
+
+
+def load_hub_dataset(data, text_column, label_column):
+    """The labelled splits of a data set on the hub (or in the hub's local cache)."""
+    connect_to_hub(data)
+    import datasets
+
+    name, _, configuration = data.partition(":")
+    try:
+        found = patiently(lambda: datasets.load_dataset(name, configuration or None))
+    except Exception as error:  # the library raises about ten types here, OSError among them
+        raise hub_error("data set", data, error) from error
+
+    splits = {}
+    for split in [role for role in ("train", "validation", "test") if role in found]:
+        table = found[split]
+        wanted = {text_column: "--text-column", label_column: "--label-column"}
+        if split != "train" and label_column not in table.column_names:
+            continue  # without labels it can measure nothing
+        check_columns(table.column_names, wanted, f"the data set {data!r}")
+        labels = list(table[label_column])
+        names = getattr(table.features[label_column], "names", None)
+        if names:  # a ClassLabel: numbers that stand for names, with -1 for "not given"
+            labels = [None if label in (None, -1) else names[label] for label in labels]
+        # Some public test splits have a label column without any labels.
+        if any(label is not None for label in labels):
+            splits[split] = (list(table[text_column]), labels)
+    if "train" not in splits:
+        raise UserError(f"the data set {data!r} has no labelled train split, only {list(found)}")
+    return splits
+
+
+def label_name(value):
+    """A label as it is shown: 'pos' becomes 'positive', 1.0 and '1.0' become '1', None stays None.
+
+    Raises UserError for a number with a fraction (a score is not a class), and for a list.
+    """
+    if isinstance(value, (list, dict, bytes)):
+        raise UserError(f"the label {value!r} is neither a number nor a name")
+    text = "" if value is None else " ".join(str(value).split())
+    if text.lower() == "nan":  # what tables write for a missing number
+        return None
+    # Not float(): it reads the names "1_1" and "1e1" as numbers, and loses digits of long ones.
+    number = re.fullmatch(r"([+-]?)0*([0-9]+)(?:\.([0-9]*))?|[+-]?\.[0-9]+", text)
+    if not number:
+        return FULL_NAMES.get(text, text) or None
+    sign, whole, fraction = number.groups()
+    if whole is None or (fraction or "").strip("0"):
+        raise UserError(
+            f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) "
+            "or names; turn scores into classes first"
+        )
+    return ("-" if sign == "-" and whole != "0" else "") + whole
+
+
+def find_label_names(labels):
+    """The classes of a data set, in their order: numbers by size, names by the alphabet.
+
+    labels: raw values. Returns two or more names. Raises UserError where there are fewer, or where
+    there are so many that this cannot be the label column.
+    """
+    counts = Counter(label_name(label) for label in labels)
+    counts.pop(None, None)
+    try:
+        names = sorted(counts, key=int)
+    except ValueError:
+        names = sorted(counts)
+    if len(names) < 2:
+        only = f"only {names[0]!r}" if names else "nothing"
+        raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
+    for name in names:  # printed, a hidden sign could fake another answer or color the terminal
+        if not name.isprintable():
+            raise UserError(f"the label {name!a} holds an invisible character: take it out")
+    if len(names) > 100 and len(names) > sum(counts.values()) / 10:
+        raise UserError(
+            f"the label column holds {len(names):,} different values in {sum(counts.values()):,} "
+            "rows: is it the right one? Name another with --label-column"
+        )
+    return names
+
+
+def is_number(name):
+    """Whether a class is named by a whole number, as in a column of stars."""
+    return name.lstrip("-").isdecimal()
+
+
+def label_index(value, names):
+    """The class number of a raw label, or None where the row has no label.
+
+    A label is looked up by its name. Where no class has a number for a name, a number is a position
+    in `names`: a table of 0 and 1 can be scored with a model that knows "negative" and "positive".
+    """
+    name = label_name(value)
+    if name is None:
+        return None
+    if name in names:
+        return names.index(name)
+    position = name.isdecimal() and len(name) < 10 and int(name) < len(names)
+    if position and not any(is_number(other) for other in names):
+        return int(name)
+    raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
+
+
+# ------------------------------------------------------------------------------ a split
+def is_blank(text):
+    """Whether a text shows nothing: it may still hold spaces, control signs, zero-width joiners."""
+    return all(unicodedata.category(sign)[0] in "CZ" for sign in text)
+
+
+def usable_rows(texts, labels, names, role, notes, clean):
+    """Clean the texts, number the labels, and leave out the rows that lack one or the other.
+
+    notes: gets a line if rows were left out. clean: dataset.clean().
+    Returns {"texts": [...], "labels": [...]}. Raises UserError, with the number of the row, for a
+    text that is none, or a label that is none of `names`.
+    """
+    kept = {"texts": [], "labels": []}
+    for row, (text, label) in enumerate(zip(texts, labels), start=1):
+        missing = text is None or text != text  # nan, which tables write for a missing text
+        if not missing and not isinstance(text, str):
+            raise UserError(
+                f"{role}, row {row}: {str(text)[:40]!r} is no text, but {type(text).__name__}"
+            )
+        try:
+            label = label_index(label, names)
+        except UserError as error:
+            raise UserError(f"{role}, row {row}: {error}") from error
+        text = "" if missing else clean(text)
+        if text and label is not None:
+            kept["texts"].append(text)
+            kept["labels"].append(label)
+    if len(kept["texts"]) < len(texts):
+        dropped = len(texts) - len(kept["texts"])
+        notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
+    return kept
+
+
+def fingerprint(splits):
+    """16 letters that change when a text, a label, or the division of the data changes."""
+    digest = hashlib.sha256()
+    for role in sorted(splits):
+        for text, label in zip(splits[role]["texts"], splits[role]["labels"]):
+            digest.update(f"{role}\0{label}\0{text}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def require_all_classes(splits, names, notes):
+    """Raise UserError for a split without one of the classes: it can neither teach nor measure it.
+
+    The classic way to get one is `select(range(1000))`: the first rows of IMDB are all negative.
+    """
+    for role, split in splits.items():
+        absent = [name for c, name in enumerate(names) if c not in set(split["labels"])]
+        if absent:
+            why = "; ".join(["more data, or a larger --subset"] + [n for n in notes if role in n])
+            raise UserError(
+                f"the {role} split ({len(split['labels'])} reviews) has no "
+                f"{' and no '.join(absent[:3])} review: it takes {why}"
+            )

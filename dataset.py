@@ -24,14 +24,16 @@ Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved i
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from support.errors import UserError, make_parser, plain, run_command
 from support.pretrained import load_tokenizer
-from support.tables import find_label_names, fingerprint, is_blank, load_source, usable_rows
-from support.windows import TRUNCATIONS
+from support.saved import warn_of_change
+from support.tables import find_label_names, fingerprint, is_blank, load_source, load_table
+from support.tables import usable_rows
 
 LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
 TEST_SEED = 42  # of the reviews that test a model, whatever the seed of its run
@@ -72,6 +74,8 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
     if subset is not None and subset < 1:
         raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
     found = load_source(data, text_column, label_column)  # {role: (texts, labels)}, as they stand
+    # The classes are what stands in train's labels. A trained model brings its own names, in the
+    # order of its logits; another file's labels are looked up among them.
     names, notes = names or find_label_names(found["train"][1]), []
     splits = {
         role: usable_rows(*columns, names, role, notes, clean) for role, columns in found.items()
@@ -105,6 +109,8 @@ def hold_out(splits, role, seed, notes, share=0.1):
     Films B and D reach into the gaps, so neither is in both t and v. (A held-out film can still be
     in train under the other label, and mislead: this validation errs a little on the low side.)
     """
+    # A tenth is a compromise: fewer rows would choose the epoch by luck, more would be missed in
+    # train. For the test split of a file that has none, the same rules hold.
     train = splits["train"]
     generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
     kept, held = [], []
@@ -169,8 +175,41 @@ def take(split, rows):
     return {column: [values[i] for i in rows] for column, values in split.items()}
 
 
+def load_split(run, role, data=None, columns=(None, None), subset=None, draw_seed=None):
+    """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
+
+    run: a model's run.json, which knows the data, their columns and the seed of its training.
+    data, columns: others than those, or None. A file that the model was not trained on is taken
+    whole. Everything else is divided again, with the same seed, so "validation" means the rows that
+    were held out then and no others. subset: draw so many reviews, the same for every model that is
+    asked; draw_seed: draw others. Raises UserError if no review is left.
+    """
+    trained, names = run["arguments"], run["labels"]
+    usual = trained["text_column"], trained["label_column"]
+    columns = tuple(new or old for new, old in zip(columns, usual))
+    data = data or trained["data"]
+    same = data == trained["data"] or Path(data).resolve() == Path(trained["data"]).resolve()
+    if Path(data).is_file() and not same:
+        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
+        chosen = usable_rows(*load_table(data, *columns), names, data, notes, clean)
+    else:
+        splits, _, notes, now = load_splits(data, *columns, seed=trained["seed"], names=names)
+        chosen, notes = splits[role], [note for note in notes if note.startswith(role)]
+        if same:
+            warn_of_change(run, now, role, columns == usual, notes)
+    if not chosen["texts"]:
+        raise UserError(f"{data} has no row with a text and a label for {role}: {'; '.join(notes)}")
+    if subset is not None:
+        seed, equal = draw_rules(role, trained["seed"])
+        seed = seed if draw_seed is None else draw_seed
+        chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
+    return chosen, notes
+
+
 # ------------------------------------------------------------------------------ 3. tokens and ids
-# A token is a word, or a piece of one, from a fixed list; its number in the list is its id.
+# A token is a word, or a piece of one, from a fixed list of some 30,000; its number in the list is
+# its id. A rare word becomes several pieces: "regrettable" is regret ##table. So every text can be
+# written with the list, and the model has to know only that many vectors.
 def special_ids(tokenizer):
     """The ids that the model expects before and after each text: for BERT [101] and [102].
 
@@ -223,7 +262,10 @@ def encode(texts, tokenizer, max_length, how, progress=False):
 
 # ------------------------------------------------------------------------------ 4. batches
 def make_examples(input_ids, labels):
-    """Pair token ids with labels, as collate takes them."""
+    """Pair token ids with labels, as collate takes them.
+
+    input_ids: a list of lists. labels: as many class numbers. Returns a list of dicts.
+    """
     return [{"input_ids": ids, "label": label} for ids, label in zip(input_ids, labels)]
 
 
@@ -287,20 +329,14 @@ def make_batches(lengths, batch_size, seed, epoch):
 
 
 # ------------------------------------------------------------------------------ by itself
-OPTIONS = (
-    ("--model", str, "distilbert-base-uncased", "whose tokenizer to use"),
-    ("--max-length", int, 256, "tokens kept of a text (default: 256)"),
-    ("--truncation", TRUNCATIONS, "head+tail", "which of them (default: head+tail)"),
-    ("--data", str, None, "divide this file, folder or hub data set"),
-    ("--text-column", str, "text", "column of the texts, for --data (default: text)"),
-    ("--label-column", str, "label", "column of the labels (default: label)"),
-    ("--subset", int, None, "reviews to draw, for --data (default: all)"),
-    ("--seed", int, 42, "another seed, another division (default: 42)"),
-)
-
-
 def main():
-    parser = make_parser(__doc__, OPTIONS)
+    """Show each step for the sentences that are given, or the splits of --data."""
+    parser = make_parser(
+        __doc__,
+        "model max-length truncation text-column label-column subset seed",
+        **{"model": "distilbert-base-uncased", "text_column": "text", "label_column": "label"},
+    )
+    parser.add_argument("--data", help="divide this file, folder or hub data set")
     parser.add_argument("texts", nargs="*", help="sentences of your own")
     args = parser.parse_args()
     if bool(args.texts) == bool(args.data):
@@ -317,7 +353,7 @@ def main():
     for text, ids, length in zip(texts, input_ids, lengths):
         print(f"\ntext       {text}")
         print(f"tokens     {' | '.join(tokenizer.tokenize(text))}    (## continues a word)")
-        if length > len(ids):
+        if length > len(ids):  # the ids of [CLS] and [SEP] are never cut
             kept = " ".join(tokenizer.convert_ids_to_tokens(ids))
             print(f"truncated  from {length} to {len(ids)} ({args.truncation}): {kept}")
     batch = make_collate(tokenizer.pad_token_id)(make_examples(input_ids, [0] * len(texts)))

@@ -9,8 +9,14 @@ Run       python evaluate.py --model model                        the whole test
           python evaluate.py --model model --subset 2000          2,000 reviews of it
           python evaluate.py --model model --data reviews.csv --save predictions.csv
 Expect    a table of figures with n and 95 % intervals, a confusion matrix, and the five mistakes
-          that the model was most sure of. To read the test split again harms nothing. To choose a
-          model or an option by it would: then its figure flatters.
+          that the model was most sure of. Read those: often the label is what is odd. To read the
+          test split again harms nothing. To choose a model or an option by it would: then its
+          figure flatters.
+Words     A logit is the raw score of a class, any number. The class with the largest is the answer.
+          Accuracy is the share of answers that are right. Of the reviews that the model calls
+          positive, precision is the share that are positive; of those that are positive, recall is
+          the share that it calls so. F1 is high only if both are; macro F1 is the plain mean over
+          the classes. So a class of few reviews counts as much as one of many.
 Shows     $ python evaluate.py --model demo
           accuracy  97.25%   95 % interval 95.14% to 98.46%
           loss      0.1317   (a guess of 1/2 for each class: 0.6931)
@@ -22,24 +28,19 @@ Shows     $ python evaluate.py --model demo
 """
 
 import time
-from pathlib import Path
 from statistics import NormalDist
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from dataset import clean, draw, draw_rules, encode, load_splits, make_collate, make_examples
-from dataset import special_ids, take
-from model import PRECISIONS, autocast, choose_hardware, load_model, to_device
+from dataset import encode, load_split, make_collate, make_examples, special_ids
+from model import autocast, choose_hardware, load_model, to_device
+from support.devices import add_up, hardware_name, join, rank, share
 from support.errors import UserError, check_counts, make_parser, out_of_memory, run_command
 from support.files import check_target
-from support.devices import hardware_name
 from support.hub import connect_to_hub
-from support.devices import add_up, join, rank, share
-from support.pretrained import choose_attention
 from support.saved import keep_evaluation, print_mistakes, print_scores, read_run
-from support.tables import load_table, usable_rows
 from support.windows import average, encode_windows
 
 
@@ -47,11 +48,13 @@ from support.windows import average, encode_windows
 def predict_logits(model, examples, collate, device, precision="fp32", batch_size=None, title=None):
     """The logits, one raw score per class, of every example: [N, C], float32, on the CPU.
 
-    Row i belongs to examples[i]. Inside, the longest come first, in batches of like length: little
-    padding, and a batch too large for the memory fails at once. title: show a progress bar with it.
-    batch_size: None for usual_batch_size().
+    Row i belongs to examples[i]. examples and collate: see dataset.py. batch_size: None for
+    usual_batch_size(). title: show a progress bar with it. The labels of the examples are not read.
     """
     batch_size = batch_size or usual_batch_size(device)
+    # Here the order may be any, because nothing is learned. Sorted by length, batches need hardly
+    # any padding. The longest come first: if one batch is too large for the memory, it fails now
+    # and not after an hour.
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
     logits = torch.zeros(len(examples), model.config.num_labels)  # [N, C]
     # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
@@ -59,7 +62,8 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     was_training = model.training
     model.eval()
     try:
-        # inference_mode: nothing is kept for a backward pass, which saves memory and time.
+        # inference_mode: nothing is kept for a backward pass, which saves memory and time. It does
+        # not turn dropout off, and eval mode does not do this: it takes both.
         with (
             torch.inference_mode(),
             autocast(device, precision),
@@ -67,7 +71,9 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
                 total=len(examples), desc=title, unit=" reviews", disable=title is None, leave=False
             ) as bar,
         ):
-            # With torchrun, each process fills in the rows of its batches and leaves the others 0.
+            # share() gives all of it. With torchrun, several processes divide the batches among
+            # them; each fills in the rows of its own and leaves the others 0, and add_up() at the
+            # end gives the sum of all tables to all of them.
             for start in share(range(0, len(order), batch_size)):
                 rows = order[start : start + batch_size]
                 batch = to_device(collate([examples[i] for i in rows]), device)
@@ -85,8 +91,8 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
 def usual_batch_size(device):
     """Reviews at once, to score them.
 
-    A GPU wants many, to be busy; on a CPU what one layer hands to the next should stay in the
-    cache, and 64 reviews at once were slower than 16.
+    Many keep a GPU busy. On a CPU what one layer hands to the next should fit into the cache: there
+    64 reviews at once were slower than 16. The answers are the same, up to rounding.
     """
     return 16 if device.type == "cpu" else 128
 
@@ -95,9 +101,13 @@ def usual_batch_size(device):
 def wilson_interval(correct, n, confidence=0.95):
     """The interval for a true accuracy after `correct` of `n` were right (Wilson 1927).
 
-    The textbook's p +- 1.96 sqrt(p(1-p)/n) says "100 % +- 0" after three right answers of three;
-    Wilson's says 44 % to 100 %. Returns (low, high), both from 0 to 1.
+    Ask another n reviews and you get another accuracy; the interval says how far off it may be.
+    Its width shrinks with the root of n: four times the reviews, half the width. The textbook's
+    p +- 1.96 sqrt(p(1-p)/n) says "100 % +- 0" after three right answers of three; Wilson's says
+    44 % to 100 %. Returns (low, high), both from 0 to 1.
     """
+    # It holds every true accuracy at which this many right answers would be no surprise: those that
+    # the observed share is at most z of their standard errors away from.
     z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
     p = correct / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -109,9 +119,14 @@ def score(logits, labels, names):
     """Every figure of a split, from all of it at once. logits: [N, C]; labels: N class numbers.
 
     Nothing here is a mean of batch means: with 25 reviews in batches of 10, 10 and 5 that would
-    count each of the last five twice. Returns a dict of plain numbers, ready for run.json.
-    Precision, recall and F1 are 0 where they would be 0 / 0, and macro F1 is the plain mean over
-    all classes, as in scikit-learn with labels=all classes and zero_division=0.
+    count each of the last five twice. Count over all reviews, then divide once.
+    Returns a dict of plain numbers, ready for run.json. A figure of your own goes in here; then
+    run.json, history.jsonl and --results have it, too. Precision, recall and F1 are 0 where they
+    would be 0 / 0, as in scikit-learn with labels=all classes and zero_division=0.
+    The confusion matrix has a row for what the reviews are, a column for what they were called:
+                     called negative   called positive
+        is negative              194                 6      row sum: all negative reviews
+        is positive                5               195      the diagonal: the right answers
     """
     labels = torch.as_tensor(labels)  # [N]
     n, classes = logits.shape
@@ -119,6 +134,8 @@ def score(logits, labels, names):
     # confusion[label, prediction] += 1 for each review; accumulate, or a pair counts only once.
     confusion.index_put_((labels, logits.argmax(dim=-1)), torch.tensor(1), accumulate=True)
     correct = confusion.diagonal().sum().item()
+    # One figure for all classes hides which of them the model is bad at. A model that says
+    # "positive" to everything has a recall of 100 % for positive reviews, and of 0 for the others.
     per_class = {}
     for c, name in enumerate(names):
         right = confusion[c, c].item()
@@ -135,7 +152,10 @@ def score(logits, labels, names):
         "accuracy": correct / n,
         "accuracy_interval": list(wilson_interval(correct, n)),
         "macro_f1": sum(figures["f1"] for figures in per_class.values()) / classes,
-        # In float64: a float32 sum over 25,000 losses would round digits away.
+        # The loss is minus the log of the probability given to the right class, a mean over all
+        # reviews. It counts how sure the model was. So it can get worse while accuracy gets better,
+        # when the model is surer of its mistakes. In float64, because a float32 sum over 25,000
+        # losses would round digits away.
         "loss": functional.cross_entropy(logits.double(), labels).item(),
         "per_class": per_class,
         "confusion": confusion.tolist(),
@@ -145,117 +165,71 @@ def score(logits, labels, names):
 def print_by_length(logits, labels, lengths, max_length):
     """Accuracy where the model can read the whole review at once, and where truncation cuts it.
 
+    lengths: tokens of each whole review. If only the long ones are judged badly, a larger
+    --max-length helps, or another --truncation; more training does not.
     Returns {"whole": {"correct": ..., "n": ...}, "longer": ...}.
     """
     right = logits.argmax(dim=-1) == torch.as_tensor(labels)  # [N]
     longer, found = torch.tensor(lengths) > max_length, {}  # [N]
-    print()
     for name, words, rows in (("whole", "up to", ~longer), ("longer", "longer than", longer)):
         n, correct = int(rows.sum()), int((right & rows).sum())
         found[name] = {"correct": correct, "n": n}
         if n:
-            low, high = wilson_interval(correct, n)
-            title, interval = f"{words} {max_length} tokens", f"{low:.2%} to {high:.2%}"
-            print(f"{title:30} accuracy {correct / n:.2%}   {interval}, {n:,} reviews")
+            interval = "{:.2%} to {:.2%}".format(*wilson_interval(correct, n))
+            print(f"{words} {max_length} tokens: {correct / n:.2%} right ({interval}, n = {n:,})")
     return found
 
 
 # ------------------------------------------------------------------------------ 3. a saved model
-def load_split(run, role, data=None, columns=(None, None), subset=None, draw_seed=None):
-    """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
-
-    run: a model's run.json. role: "train", "validation" or "test". data, columns: None for what the
-    model was trained on. A file that it was not trained on is taken whole. Everything else is
-    divided as in training, so that "validation" means the rows that were held out then. subset: so
-    many reviews; draw_seed: others than usual.
-    """
-    trained, names = run["arguments"], run["labels"]
-    usual = trained["text_column"], trained["label_column"]
-    columns = tuple(new or old for new, old in zip(columns, usual))
-    data = data or trained["data"]
-    same = data == trained["data"] or Path(data).resolve() == Path(trained["data"]).resolve()
-    if Path(data).is_file() and not same:
-        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
-        chosen = usable_rows(*load_table(data, *columns), names, data, notes, clean)
-    else:
-        splits, _, notes, now = load_splits(data, *columns, seed=trained["seed"], names=names)
-        chosen, notes = splits[role], [note for note in notes if note.startswith(role)]
-        # Other columns divide a file otherwise, unless it brings its own splits.
-        divided = columns == usual or any("held out" in note for note in notes)
-        if same and divided and now != run.get("data_fingerprint", now):
-            notes.append(
-                f"warning: the {'data has' if columns == usual else 'columns have'} changed since "
-                "training, and with it the division: reviews that were trained on may stand in "
-                f"{role} now"
-            )
-    if not chosen["texts"]:
-        raise UserError(f"{data} has no row with a text and a label for {role}: {'; '.join(notes)}")
-    if subset is not None:
-        seed, equal = draw_rules(role, trained["seed"])
-        seed = seed if draw_seed is None else draw_seed
-        chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
-    return chosen, notes
-
-
-OPTIONS = (
-    ("--model", str, "model", "a folder that finetune.py saved (default: model)"),
-    ("--split", ("train", "validation", "test"), "test", "of the model's data (default: test)"),
-    ("--subset", int, None, "reviews to draw (default: the whole split)"),
-    ("--draw-seed", int, None, "draw others (default: from test the same for all models)"),
-    ("--data", str, None, "another file, folder or hub data set (default: the model's own)"),
-    ("--text-column", str, None, "column of the texts (default: as in training)"),
-    ("--label-column", str, None, "column of the labels (default: as in training)"),
-    ("--save", str, None, "a .csv file for text, label, predicted, score of each review"),
-    ("--results", str, None, "a .json file for the figures, for programs"),
-    ("--batch-size", int, None, "reviews at once (default: 16 on a CPU, 128 on a GPU)"),
-    ("--device", str, None, "cpu, cuda, mps, xpu (default: the best there is)"),
-    ("--precision", PRECISIONS, "auto", "number format (default: auto, 16 bits where fast)"),
-    ("--windows", bool, False, "read long reviews whole, in windows that overlap"),
-)
-
-
 def main():
-    args = make_parser(__doc__, OPTIONS).parse_args()
+    """Load a saved model, ask it about a split, and report."""
+    options = "model split data text-column label-column subset draw-seed windows save results "
+    args = make_parser(__doc__, options + "batch-size device precision").parse_args()
+    # Everything that can be wrong with the options is found before the model is loaded.
     check_counts(args, "batch_size", "subset")
     if args.draw_seed is not None and args.subset is None:
         raise UserError("--draw-seed goes with --subset: a whole split is not drawn")
     data = args.data or read_run(args.model)["arguments"]["data"]
-    for target in (args.save, args.results):
-        if target is not None:
-            check_target(target, data, args.model)
+    check_target(args.save, data, args.model)
+    check_target(args.results, data, args.model)
     connect_to_hub(data)
+    # 16 bits are enough here. They round the logits a little, so only a review on the edge between
+    # two classes can get another answer; the line "computed on" says what was used.
     device, precision, _ = choose_hardware(args.device, args.precision)
     join(device)
-    model, tokenizer, run = load_model(args.model, device)
-    choose_attention(model, device, precision)
+    model, tokenizer, run = load_model(args.model, device, precision)
     columns, names = (args.text_column, args.label_column), run["labels"]
     split, notes = load_split(run, args.split, args.data, columns, args.subset, args.draw_seed)
-    print("\n".join(notes))
+    for note in notes:
+        print(note)
 
-    # From texts to logits, as in training. With --windows a review has several lists of ids.
+    # From texts to logits, prepared as in training: a model that has learned from the ends of long
+    # reviews should be asked about their ends. With --windows nothing is cut. A long review then
+    # has several lists of ids, and its answer is the mean of their logits.
     max_length, how = run["arguments"]["max_length"], run["arguments"]["truncation"]
     most, how = (10**9, "head") if args.windows else (max_length, how)  # 10^9: nothing is cut
     input_ids, split["lengths"] = encode(split["texts"], tokenizer, most, how, progress=True)
-    labels = split["labels"]
     if args.windows:
         input_ids, owners, _ = encode_windows(input_ids, *special_ids(tokenizer), max_length)
-        labels = [labels[owner] for owner in owners]
-    examples, collate = make_examples(input_ids, labels), make_collate(tokenizer.pad_token_id)
+    examples = make_examples(input_ids, [0] * len(input_ids))  # the model is not told the labels
     batch_size = args.batch_size or usual_batch_size(device)
+    how = make_collate(tokenizer.pad_token_id), device, precision, batch_size, "evaluating"
     started = time.perf_counter()
+    # Only the asking is timed: no loading, no tokenizing.
     with out_of_memory(f"try --batch-size {max(1, batch_size // 2)}"):
-        logits = predict_logits(
-            model, examples, collate, device, precision, batch_size, "evaluating"
-        )
+        logits = predict_logits(model, examples, *how)
     if args.windows:
-        logits = average(logits, owners, len(split["texts"]))
+        logits = average(logits, owners, len(split["texts"]))  # [windows, C] becomes [N, C]
     seconds = time.perf_counter() - started
 
+    # Show the figures, and the mistakes that a figure cannot show. The answers are kept in the
+    # model's folder, for extras.report; --save writes them for people, --results for programs.
     figures = score(logits, split["labels"], names)
     print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")
     by_length = print_by_length(logits, split["labels"], split["lengths"], max_length)
     print_mistakes(logits, split, names)
+    # (torchrun: one process writes for all.)
     if rank() == 0:
         how = {"seconds": seconds, "figures": figures, "by_length": by_length}
         keep_evaluation(args, run, split, logits, precision, hardware_name(device), how)

@@ -9,6 +9,9 @@ Run       python finetune.py --epochs 3 --subset 2000        real reviews, downl
           python finetune.py --demo                          a rehearsal, nothing to download
           python finetune.py --data reviews.csv --out mine   your own texts and labels
           python finetune.py --help                          every option, and why its default
+Files     the folder of --out gets model and tokenizer, run.json (how it was made), history.jsonl
+          (loss, norm and rate of each step, figures of each epoch), and the answers to validation
+          and test.
 Expect    a banner of what follows from your arguments, a progress bar for each epoch, validation
           after each, one reading of the test split, and a folder that evaluate.py and predict.py
           understand. Ctrl-C stops it, and says which command goes on.
@@ -24,25 +27,23 @@ Shows     $ python finetune.py --demo --epochs 1 --subset 160 --out demo-short
 """
 
 import math
-import shlex
-import sys
 from collections import Counter
 
 import torch
 from torch.nn import functional
 
-from dataset import encode, load_splits, make_batches, make_collate, make_examples
+from dataset import LINE_BREAK, encode, load_splits, make_batches, make_collate, make_examples
 from evaluate import predict_logits, score
-from model import autocast, check_tokenizer, choose_hardware, load_model, load_pretrained
-from model import save_model, set_trainable, to_device
+from model import autocast, choose_hardware, load_model, load_pretrained, save_model
+from model import set_trainable, to_device
 from support import demo
 from support.banner import describe_lengths, print_plan
 from support.devices import add_up_gradients, copy_from_first, join, peak_bytes, rank, share, wait
 from support.errors import UserError, out_of_memory, run_command
 from support.hub import connect_to_hub
-from support.options import FREE, parse_arguments
-from support.pretrained import choose_attention, load_tokenizer, max_positions
-from support.runs import claim, end, how_to_go_on, what_matters
+from support.options import FREE, halve, parse_arguments, say_what_next
+from support.pretrained import check_tokenizer, choose_attention, load_tokenizer, max_positions
+from support.runs import claim, end, what_matters
 from support.saved import describe_run, keep_answers, print_scores, weights_fingerprint, write_run
 from support.tables import require_all_classes
 from support.unfinished import Run, find_checkpoint
@@ -110,11 +111,14 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
     args: the options; read here are epochs, batch_size, accumulate, lr, warmup, clip, weight_decay,
         head_epochs, train_layers, seed, out.
     run: keeps the record (support/unfinished.py). It writes each step's loss to history.jsonl, and
-        now and then a checkpoint: the weights and all else that decides the next step, so that a
-        stopped run can go on. Order of the data and learning rate need no place in it, because they
-        are functions of the seed and the step.
-    Raises UserError when the loss is no number any more.
+        now and then a checkpoint, so that a stopped run can go on and end with the same weights, to
+        the last bit. For that a checkpoint needs all that decides the next step: the weights as
+        they stand (not the best so far), AdamW's running means, the scaler's factor, where the
+        random numbers of dropout have come to, and the number of the step. The order of the data
+        and the learning rate need no place in it, because they are functions of seed and step.
+    Raises UserError when the loss is no number any more: one such step makes every weight NaN.
     """
+    # A validation split is needed to choose; without one the loop trains and keeps nothing.
     examples, validation = splits["train"]["examples"], splits.get("validation")
     lengths = [len(example["input_ids"]) for example in examples]
     steps_per_epoch = count_steps(len(examples), args.batch_size, args.accumulate)
@@ -127,8 +131,10 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
     # fp16 gradients can be too small to represent. The scaler multiplies the loss, and with it all
     # gradients, by a large number (65,536 at first). For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    step = run.restore(model, optimizer, scaler, device)  # 0; in a resumed run where it was stopped
-    model.train()  # dropout on: some numbers, drawn anew each time, are set to 0
+    # One counter for the whole run: 0, or where a stopped run goes on. The epoch follows from the
+    # epochs that have been validated, and the place in it from the difference.
+    step = run.restore(model, optimizer, scaler, device)
+    model.train()  # dropout is on
 
     for epoch in range(run.epochs_done, args.epochs):
         if run.patience_is_over():
@@ -187,7 +193,8 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)  # []
 
-            # 7. One step, at the rate of its number within the phase.
+            # 7. One step, at the rate of its number within the phase. With --head-epochs 1 the rate
+            #    is 0 at the first step of epoch 1, and again at the first of epoch 2.
             rate = args.lr * rate_factor(step - first, warmup, last - first)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -211,7 +218,9 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         )  # [N, C]
         figures = score(logits, validation["labels"], names)
 
-        # 10. Keep the best epoch, by validation. The test split is not looked at.
+        # 10. Keep the best epoch, by validation: the last epochs may learn the train reviews by
+        #     heart and get worse at all others. The test split is not looked at. It would make the
+        #     best epoch look better than it is: the best of many figures is partly luck.
         if run.add_epoch(figures):  # the best so far (torchrun: and this process is the first)
             save_model(args.out, model, tokenizer, run.facts)
             how = {"subset": args.subset, "windows": False, "precision": precision}
@@ -224,13 +233,15 @@ def prepare(args, device, precision, reasons):
     """From the options to all that training needs. Returns (model, tokenizer, splits, facts).
 
     splits: {role: {"texts", "labels", "input_ids", "lengths", "examples"}}, lists of equal length;
-        examples are what collate takes. facts: the dict that becomes run.json.
+        examples are what collate takes. facts: the dict that becomes run.json. It knows which data
+        and which pretrained weights the run began with: an exact repetition needs the same.
     """
     if args.demo and rank() == 0:
         demo.prepare(args)
         print(demo.NOTICE)
     wait()  # torchrun: until the rehearsal's model is there for all
     connect_to_hub(args.model, args.data)
+    # Texts, divided by role. The classes' names come from the labels, and go into the model.
     tokenizer = load_tokenizer(args.model)
     splits, names, notes, fingerprint = load_splits(
         args.data, args.text_column, args.label_column, args.seed, args.subset
@@ -243,12 +254,13 @@ def prepare(args, device, precision, reasons):
         raise UserError(
             f"--max-length {args.max_length}: the model has {max_positions(model)} positions"
         )
+    # Token ids, once for all epochs. They are padded later, batch by batch.
     for split in splits.values():
         split["input_ids"], split["lengths"] = encode(
             split["texts"], tokenizer, args.max_length, args.truncation, progress=True
         )
         split["examples"] = make_examples(split["input_ids"], split["labels"])
-    check_tokenizer(tokenizer, splits["train"]["texts"])
+    check_tokenizer(tokenizer, LINE_BREAK, splits["train"]["texts"])
     if not args.resume:  # else the head is about to get the checkpoint's weights
         print(note)
     model.to(device)
@@ -260,8 +272,13 @@ def prepare(args, device, precision, reasons):
 
 
 def show_plan(args, model, splits, facts, steps):
-    """Print what follows from the options. steps: in an epoch."""
+    """Print what follows from the options, before it costs hours. steps: in an epoch.
+
+    What truncation cuts, what padding adds, how many steps there are, which weights learn and which
+    are decayed. Read it: most mistakes in a command show here.
+    """
     lengths = [len(ids) for ids in splits["train"]["input_ids"]]
+    # The first epoch's batches stand for all: the shares differ little from epoch to epoch.
     batches = make_batches(lengths, args.batch_size, args.seed, epoch=0)
     facts["shares"] = describe_lengths(
         splits["train"]["lengths"], args.max_length, batches, args.seed
@@ -272,11 +289,13 @@ def show_plan(args, model, splits, facts, steps):
     if head < args.epochs:
         phases.append((f"epochs {head + 1}-{args.epochs}", set_trainable(model, args.train_layers)))
     groups = decay_groups(model, args.weight_decay)
+    # (set_trainable() sets what it reports; the loop sets it again for each epoch.)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print_plan(args, facts, sizes, steps, phases)
 
 
 def main():
+    """The whole path: prepare, show the plan, train, test, save."""
     args = parse_arguments(__doc__)
     device, precision, reasons = choose_hardware(args.device, args.precision)
     join(device)  # torchrun: meet the other processes
@@ -285,51 +304,38 @@ def main():
         model, tokenizer, splits, facts = prepare(args, device, precision, reasons)
         steps = count_steps(len(splits["train"]["labels"]), args.batch_size, args.accumulate)
         show_plan(args, model, splits, facts, steps)
+        # The run's record. A run that goes on has to be the one it was: same options, data, code.
         same = what_matters(args, facts, splits, model, FREE)
         run = Run(args, facts, same, saved, steps * args.epochs)
         if args.compile:
             model.compile(dynamic=True)  # dynamic: one program for every [B, T]
-        names, advice = facts["labels"], (
-            f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has "
-            "as many reviews to a step and half of them at once; a smaller --max-length helps too"
-        )
         try:
-            with run:  # Ctrl-C waits for the end of a step
-                with out_of_memory(advice):
-                    fine_tune(model, tokenizer, splits, names, args, device, precision, run)
-                with out_of_memory(f"the training is done. {how_to_go_on(args.out)}"):
-                    # The best epoch's model, as it was saved: what is tested is what you get.
-                    if rank() == 0:
-                        model, tokenizer, _ = load_model(args.out, device)
-                        choose_attention(model, device, precision)
-                    copy_from_first(model)
-                    # The test split, for the first and only time.
-                    collate, test = make_collate(tokenizer.pad_token_id), splits["test"]
-                    logits = predict_logits(
-                        model, test["examples"], collate, device, precision, title="testing"
-                    )
+            with run, out_of_memory(halve(args)):  # run: Ctrl-C waits for the end of a step
+                names = facts["labels"]
+                fine_tune(model, tokenizer, splits, names, args, device, precision, run)
+                # The best epoch's model, as it was saved: what is tested is what you get.
+                if rank() == 0:
+                    model, tokenizer, _ = load_model(args.out, device, precision)
+                copy_from_first(model)
+                # The test split, for the first and only time. No choice depends on what comes out:
+                # the epoch is chosen, and the options were. If you try other options because of
+                # this figure, the test reviews have become a second validation split.
+                collate, test = make_collate(tokenizer.pad_token_id), splits["test"]
+                logits = predict_logits(
+                    model, test["examples"], collate, device, precision, title="testing"
+                )
         except KeyboardInterrupt:
             return run.stopped()
         facts |= run.record()
-        seconds = sum(record["seconds"] for record in facts["history"])
-        reviews = len(splits["train"]["labels"]) * len(facts["history"])
-        facts["results"] |= {
-            "test": score(logits, splits["test"]["labels"], names),
-            "reviews_per_second": reviews / seconds,
-            "peak_bytes": peak_bytes(device),
-        }
+        facts["results"]["test"] = score(logits, test["labels"], names)
+        facts["results"] |= run.speed() | {"peak_bytes": peak_bytes(device)}
         if rank() == 0:
             how = {"subset": args.subset, "windows": False, "precision": precision}
-            if problem := keep_answers(args.out, "test", logits, splits["test"], how):
-                print(problem, file=sys.stderr)
+            keep_answers(args.out, "test", logits, test, how)
             write_run(args.out, facts)
             end(args.out)
     print_scores(facts["results"]["test"], f"test, epoch {facts['results']['best_epoch']}")
-    folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
-    print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
-    print(f'  python predict.py{folder} "I regret watching this film"')
-    if args.demo:
-        print(demo.NOTICE)
+    say_what_next(args)
     return None
 
 

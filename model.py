@@ -6,6 +6,11 @@ Teaches   on which device a model computes and in which number format; how an en
           Pretrained means: for days on end the model guessed words that had been hidden in books
           and in Wikipedia. So it knows which words go with which, and nothing of opinions. The
           layers that guessed words are thrown away. New ones, the head, are put in their place.
+Words     A weight, or parameter, is a number in the model that training may change; DistilBERT has
+          66 million. A layer is one stage: vectors in, vectors out. The encoder is a stack of them.
+          In each layer every token looks at every other and takes something of it (attention), so
+          that in the end the vector of "not" knows which word it denies. Dropout: in training a
+          random share of a layer's numbers is set to 0, so that none of them is relied upon.
 Order     after dataset.py; next is evaluate.py.
 Run       python model.py "I regret watching this film"
           python model.py --model model "I regret watching this film"      one that you have trained
@@ -34,12 +39,10 @@ from support.errors import UserError, make_parser, run_command
 from support.files import whole_files
 from support.devices import exact_device
 from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
-from support.pretrained import SAFELY, class_names, load_config, load_tokenizer
-from support.pretrained import max_positions, set_dropout
+from support.pretrained import SAFELY, check_layers, choose_attention, class_names, drawn_at_random
+from support.pretrained import load_classifier, load_config, load_tokenizer, max_positions
+from support.pretrained import set_dropout, with_cleaning
 from support.saved import check_loaded, read_run, write_run
-
-
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")  # number formats; auto: see choose_precision()
 
 
 # ------------------------------------------------------------------------------ 1. hardware
@@ -134,10 +137,6 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     """
     try:
         fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
-        from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
         config = load_config(name)
         old_names = class_names(config)
         label_names = label_names or old_names
@@ -145,29 +144,18 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout, attention_dropout)
         torch.manual_seed(seed)  # right here, because the next line draws the head at random
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            config=config,
-            # Else the checkpoint's own type, perhaps of 16 bits: there a weight plus one small step
-            # of the optimizer's often rounds to the same weight, and nothing is learned.
-            dtype=torch.float32,
-            use_safetensors=True,  # the other format, pickle, can run code when it is opened
-            ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
-            output_loading_info=True,
-            **SAFELY,
-        )
+        # In 32 bits, whatever the checkpoint has. In 16 bits a weight plus one small step of the
+        # optimizer's often rounds to the same weight, and nothing is learned. ignore_...: a head
+        # for another number of classes is replaced.
+        model, info = load_classifier(name, config, ignore_mismatched_sizes=True)
     except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
 
     head = {parameter for parameter, part in parameter_parts(model) if part == "head"}
-    drawn = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
-    if drawn - head:
-        raise UserError(
-            f"the model {name!r} lacks {len(drawn - head)} tensors of its own encoder (such as "
-            f"{min(drawn - head)}): it is no pretrained {type(model).__name__}"
-        )
+    drawn = drawn_at_random(name, model, info, head)  # more than the head would be an error
     if not drawn and old_names != label_names:
-        # A trained head for as many other classes has been loaded: draw a new one. To build the
+        # A trained head for as many other classes has been loaded: it would begin with strong
+        # opinions about the wrong question. Draw a new one, from the same seed. To build the
         # whole model anew and take its head fits every architecture.
         torch.manual_seed(seed)
         fresh = type(model)(model.config).state_dict()  # {name: tensor} of all parameters
@@ -193,6 +181,8 @@ def parameter_parts(model):
     after the encoder. BERT's pooler, a layer on the [CLS] vector, belongs to the encoder by name;
     here it is a part of the head, because it often comes with random weights, as the head does.
     """
+    # Each family has names of its own: DistilBERT's layers are transformer.layer.0 to 5, BERT's
+    # encoder.layer.0 to 11. So look for the list that has as many modules as there are layers.
     depth = model.config.num_hidden_layers
     stacks = [
         name
@@ -215,19 +205,17 @@ def parameter_parts(model):
 def set_trainable(model, train_layers=None):
     """Freeze all but the head and the top `train_layers` encoder layers (None: freeze nothing).
 
-    A frozen weight gets no gradient and keeps its pretrained value. The backward pass stops at the
-    lowest layer that trains, and that is the time which freezing saves.
+    A frozen weight gets no gradient and keeps its pretrained value. The backward pass, which finds
+    out how each weight should change, goes from the head down and stops at the lowest layer that
+    trains. That is the time which freezing saves. The lower layers know more of words and grammar,
+    the upper ones more of meaning (Tenney et al. 2019, "BERT Rediscovers the Classical NLP
+    Pipeline"), so freeze from below. The price: what is frozen cannot learn.
     Returns {part: (parameters, of them trainable)}. Raises UserError if the head would be frozen:
     a random head that never learns makes every answer the toss of a coin.
     """
     depth = model.config.num_hidden_layers
     parts = parameter_parts(model)
-    if train_layers is not None and not 0 <= train_layers <= depth:
-        raise UserError(f"--train-layers {train_layers}: the model's layers are 0 to {depth}")
-    if train_layers and not any(part == "layer 1" for _, part in parts):
-        raise UserError(
-            f"--train-layers: the layers of {type(model).__name__} cannot be told apart"
-        )
+    check_layers(model, parts, train_layers)
     on = {"head"} | {f"layer {n}" for n in range(depth - (train_layers or 0) + 1, depth + 1)}
     parameters, counts = dict(model.named_parameters()), {}
     for name, part in parts:
@@ -235,8 +223,6 @@ def set_trainable(model, train_layers=None):
         total, trained = counts.get(part, (0, 0))
         size = parameters[name].numel()
         counts[part] = (total + size, trained + size * parameters[name].requires_grad)
-    if counts.get("head", (0, 0))[1] == 0:
-        raise UserError(f"{type(model).__name__} has no head that could be trained")
     return counts
 
 
@@ -255,9 +241,14 @@ def save_model(folder, model, tokenizer, run):
     Before that, the new files are read back: every weight has to be the one in memory. Raises
     UserError if the disk is full.
     """
+    # Rounding, a forgotten head, a changed type: whatever happens to the weights on the way is
+    # noticed here, while the right ones are still in memory.
     with whole_files(folder, last="run.json") as temporary:
         model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
-        with_cleaning(tokenizer, max_positions(model)).save_pretrained(temporary)
+        # The saved tokenizer cleans texts by itself, as dataset.clean() does. Other programs, such
+        # as transformers' pipeline(), know nothing of clean(). They would give the model a `<br />`
+        # that it has never seen, and get other probabilities.
+        with_cleaning(tokenizer, LINE_BREAK, max_positions(model)).save_pretrained(temporary)
         write_run(temporary, run)
         with torch.random.fork_rng(devices=[]):  # dropout's random numbers go on as if not read
             again = load_model(temporary)[0].state_dict()
@@ -265,63 +256,18 @@ def save_model(folder, model, tokenizer, run):
             assert torch.equal(weights.cpu(), again[name]), f"{name} is not what was saved"
 
 
-def with_cleaning(tokenizer, model_max_length):
-    """A copy of the tokenizer that does the cleaning of dataset.clean() by itself.
-
-    Other programs, transformers' pipeline() for example, know nothing of our clean(). They would
-    give the model a `<br />`, which it has not seen in training, and get other probabilities.
-    """
-    from tokenizers import Regex, normalizers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = tokenizer.backend_tokenizer
-    copy = PreTrainedTokenizerFast(
-        tokenizer_object=type(backend).from_str(backend.to_str()),
-        model_max_length=model_max_length,
-        split_special_tokens=True,
-        model_input_names=["input_ids", "attention_mask"],
-        **tokenizer.special_tokens_map,
-    )
-    steps = [normalizers.Replace(Regex(LINE_BREAK), " ")]
-    # ModernBERT has tokens that are white space. Folded, they would be "", which fits everywhere.
-    if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
-        steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
-    own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
-    copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
-    return copy
-
-
-def check_tokenizer(tokenizer, texts, count=500):
-    """Raise UserError, before the training, if the saved tokenizer would read texts differently."""
-    saved = with_cleaning(tokenizer, model_max_length=512)
-    for text in texts[:count]:
-        # verbose=False: no warning of long texts, which are cut later.
-        one, other = (which(text, verbose=False)["input_ids"] for which in (saved, tokenizer))
-        if one != other:
-            raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
-
-
-def load_model(folder, device=torch.device("cpu")):
+def load_model(folder, device=torch.device("cpu"), precision="fp32"):
     """Load what save_model() wrote. Returns (model in eval mode, tokenizer, run).
 
     The logits are those of the model that was saved, bit for bit on the same CPU. Raises UserError
     where the folder holds no whole model.
     """
     run = read_run(folder)
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoTokenizer
 
-    logging.disable_progress_bar()  # loading takes less than a second
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **SAFELY)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=load_config(folder),
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **SAFELY,
-        )
+        model, info = load_classifier(folder, load_config(folder))
     except Exception as error:  # a damaged file: each library in the chain has errors of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -329,36 +275,33 @@ def load_model(folder, device=torch.device("cpu")):
         ) from error
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     check_loaded(folder, model, tokenizer, run, info)
-    return model.to(device).eval(), tokenizer, run  # eval: no dropout
+    choose_attention(model, device, precision)
+    # eval: no dropout, or the same question would get another answer each time. (The library has
+    # done it already; here it is a promise.)
+    return model.to(device).eval(), tokenizer, run
 
 
 # ------------------------------------------------------------------------------ by itself
-OPTIONS = (
-    ("--model", str, "distilbert-base-uncased", "hub name or folder"),
-    ("--device", str, None, "cpu, cuda, mps or xpu (default: the best there is)"),
-    ("--precision", PRECISIONS, "auto", "number format (default: auto, 16 bits where fast)"),
-)
-
-
 def main():
-    parser = make_parser(__doc__, OPTIONS)
+    """Send one sentence through the model, and show what comes out of each stage."""
+    options = "model device precision"
+    parser = make_parser(__doc__, options, model="distilbert-base-uncased")
     parser.add_argument("text", help="a sentence of your own")
     args = parser.parse_args()
     if not args.text.strip():
         raise UserError("the text is empty: give it some words")
     device, precision, reasons = choose_hardware(args.device, args.precision)
-    print(f"device     {device}: {reasons['device']}")
-    print(f"precision  {precision}: {reasons['precision']}")
+    for what, chosen in (("device", device), ("precision", precision)):
+        print(f"{what:10} {chosen}: {reasons[what]}")
     model, note = load_pretrained(args.model, None, seed=42)
     tokenizer = load_tokenizer(args.model)
     print(f"{note}\n")
-    batch = tokenizer(
-        args.text, truncation=True, max_length=max_positions(model), return_tensors="pt"
-    )
+    most = max_positions(model)
+    batch = tokenizer(args.text, truncation=True, max_length=most, return_tensors="pt")
     tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
     batch = to_device(batch, device)  # input_ids and attention_mask, [1, T] each
     model.to(device).eval()
-    # inference_mode: nothing is kept for a backward pass.
+    # eval: dropout is off. inference_mode: nothing is kept for a backward pass.
     with torch.inference_mode(), autocast(device, precision):
         vectors = model.base_model(**batch)[0]  # [1, T, W], W numbers for each token
         logits = model(**batch).logits  # [1, C]
@@ -367,7 +310,8 @@ def main():
     stages += [("logits", logits, "a score for each class")]
     for name, tensor, what in stages:
         print(f"{name:12} {str(list(tensor.shape)):>16}   {what}")
-    # softmax makes the scores positive, with the sum 1: probabilities.
+    # softmax makes the scores positive, with the sum 1: probabilities. They are close to 1 / C,
+    # because the new head is drawn at random, unless --model names a model that has been trained.
     for i, probability in enumerate(logits[0].float().softmax(dim=-1).tolist()):
         print(f"{model.config.id2label[i]:12} {probability:>16.3f}")
     print()

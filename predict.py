@@ -1,14 +1,20 @@
 """Chapter 5 of 5: sentences of your own.
 
 Teaches   inference: how a saved model answers a text that it has never seen. The text has to be
-          cleaned, cut and padded as in training, so the model's folder says how.
-Order     after finetune.py, which makes the folder.
+          cleaned, cut and padded as in training; else the model is asked in another language than
+          it was taught. So the folder of a model holds its tokenizer and, in run.json, how its
+          texts were prepared. And the two things that are forgotten most often: eval mode, without
+          which dropout gives another answer each time (load_model() sees to it), and the names of
+          the classes, without which an answer is "LABEL_1".
+Order     after finetune.py, which makes the folder. It is the last chapter.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv
           python predict.py < lines.txt              one text a line
           python predict.py                          a prompt
 Expect    for each text a label, its probability, and the text; with --json one object a line, for
-          programs. Which words decided: python -m extras.explain "I regret watching this film"
+          programs. A file is answered row by row in constant memory; a row that cannot be used gets
+          an error in its place, and a stopped run goes on with --resume. Which words decided:
+          python -m extras.explain "I regret watching this film"
 Shows     $ python predict.py --model demo "I regret watching this film"
           negative   0.999  I regret watching this film
 """
@@ -18,12 +24,10 @@ import sys
 
 from dataset import clean, encode, make_collate, make_examples, special_ids
 from evaluate import predict_logits, usual_batch_size
-from model import PRECISIONS, choose_hardware, load_model
+from model import choose_hardware, load_model
 from support.devices import join
-from support.errors import UserError, check_counts, make_parser, out_of_memory, plain, run_command
-from support.files import check_target
-from support.pretrained import choose_attention
-from support.rows import answer_file
+from support.errors import UserError, make_parser, out_of_memory, plain, run_command
+from support.rows import answer_file, check_asked, typed_lines
 from support.windows import average, encode_windows
 
 
@@ -31,13 +35,14 @@ from support.windows import average, encode_windows
 class Classifier:
     """A saved model, its tokenizer, and the way it was trained to read texts: all in one place.
 
-    folder: what finetune.py saved. batch_size: texts at once; None for usual_batch_size().
-    Raises UserError where the folder holds no model.
+    This is what to copy into a program of your own: make one, keep it, and call classify().
+    folder: what finetune.py saved. precision: fp32 for answers that other programs get as well; on
+    hardware that has them, 16 bits save time where there are many texts. batch_size: texts at once;
+    None for usual_batch_size(). Raises UserError where the folder holds no model.
     """
 
     def __init__(self, folder, device, precision="fp32", batch_size=None):
-        self.model, self.tokenizer, self.run = load_model(folder, device)
-        choose_attention(self.model, device, precision)
+        self.model, self.tokenizer, self.run = load_model(folder, device, precision)
         self.collate = make_collate(self.tokenizer.pad_token_id)
         self.names = self.run["labels"]  # C of them
         self.device, self.precision = device, precision
@@ -46,14 +51,16 @@ class Classifier:
     def classify(self, texts, windows=False):
         """One (label, probability) for each text, in their order.
 
-        Every text needs at least one word. A model that is asked about nothing answers all the
-        same, and the answer means nothing. windows: read long texts whole, in windows that overlap.
+        The steps are those of training, with the same functions: clean, encode, pad, ask. Every
+        text needs at least one word. A model that is asked about nothing answers all the same, and
+        the answer means nothing. windows: read long texts whole, in windows that overlap.
         """
         texts, arguments = [clean(text) for text in texts], self.run["arguments"]
         if windows:
             input_ids, owners, _ = self.encode_windows(texts)
             return self.name(average(self.logits(input_ids), owners, len(texts)))
         # Cut as in training: a model that learned from the end of long reviews should get the end.
+        # run.json says how many tokens it read, and which.
         how = arguments["max_length"], arguments["truncation"]
         input_ids, _ = encode(texts, self.tokenizer, *how)
         return self.name(self.logits(input_ids))
@@ -63,6 +70,8 @@ class Classifier:
 
         A window is a dict: "start" and "end" (its tokens), "input_ids", "label", "score".
         """
+        # A window is what the model can read at once. It gets the special ids at its ends, as every
+        # text does, and shares a quarter of its tokens with the next window.
         input_ids, owners, spans = self.encode_windows([clean(text)])
         logits = self.logits(input_ids)  # [windows, C]
         windows = [
@@ -79,23 +88,33 @@ class Classifier:
 
     def logits(self, input_ids):
         """The raw scores [N, C] of N lists of token ids."""
-        examples = make_examples(input_ids, [0] * len(input_ids))  # labels that nobody will look at
+        # collate wants labels, and nobody will look at them: any will do.
+        examples = make_examples(input_ids, [0] * len(input_ids))
         with out_of_memory(f"use --batch-size {max(1, self.batch_size // 2)}"):
             return predict_logits(
                 self.model, examples, self.collate, self.device, self.precision, self.batch_size
             )
 
+    # The model answers with numbers; the names of the classes stand in run.json, in the order of
+    # the logits. They were found in the labels of its training data.
     def name(self, logits):
         """[(label, probability), ...] of logits [N, C]."""
         # Softmax makes the logits of a text positive, with the sum 1. The largest is the answer.
-        # Its size says how sure the model is, which is not yet how often it is right.
+        # Its size says how sure the model is. That is not how often it is right: models are often
+        # surer than they should be (python -m extras.calibration measures by how much). And a text
+        # about something else, a recipe say, gets an answer as well, and perhaps a sure one.
         sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
         return [(self.names[c], p) for c, p in zip(predicted.tolist(), sure.tolist())]
 
 
 # ------------------------------------------------------------------------------ 2. show
 def show(text, label, score, as_json=False, error="", windows=()):
-    """Print one answer. It is flushed, so that a program that reads along need not wait."""
+    """Print one answer: for people a line, with --json an object for programs.
+
+    A text can hold anything, also signs that would clear a terminal or pretend to be another answer
+    in the next line: plain() makes them spaces. error: why there is no answer. windows: what each
+    window of a long text says. It is flushed, so that a program that reads along need not wait.
+    """
     if as_json:
         answer = {"text": text, "label": label or None, "score": score or None}
         answer |= {"error": error} if error else {}
@@ -104,6 +123,7 @@ def show(text, label, score, as_json=False, error="", windows=()):
             answer["windows"] = [{key: one[key] for key in keys} for one in windows]
         print(json.dumps(answer), flush=True)
         return
+    # Three digits: more of them would look like knowledge that the model does not have.
     answer = f"({error})" if error else f"{label:10} {score:.3f}"
     print(f"{answer}  {plain(clean(text))}", flush=True)
     for one in windows:
@@ -111,85 +131,43 @@ def show(text, label, score, as_json=False, error="", windows=()):
         print(f"    tokens {span:12} {one['label']:10} {one['score']:.3f}  {one['text']}")
 
 
-def typed_lines():
-    """Yield texts from standard input: from a prompt where somebody sits, else line by line."""
-    prompt = sys.stdin is not None and sys.stdin.isatty()
-    if prompt:
-        print("A review, then Enter; Ctrl-D ends.", file=sys.stderr)
-    while sys.stdin is not None:  # None: closed by whoever started us
-        try:
-            line = input("> ") if prompt else next(sys.stdin)
-        except (EOFError, StopIteration):
-            return
-        except UnicodeDecodeError as error:
-            raise UserError("standard input is not UTF-8: save or convert it as UTF-8") from error
-        if clean(line):
-            yield line.rstrip("\n")
-
-
 # ------------------------------------------------------------------------------ 3. a command
-OPTIONS = (
-    ("--model", str, "model", "a folder that finetune.py saved (default: model)"),
-    ("--file", str, None, "a .csv, .tsv, .jsonl or .parquet file of texts"),
-    ("--out", str, None, "with --file: a .csv file for text, label, predicted, score, error"),
-    ("--resume", bool, False, "with --out: go on where a stopped run has come to"),
-    ("--text-column", str, None, "column of the texts (default: as in training)"),
-    ("--label-column", str, None, "column of the labels, if any (default: as in training)"),
-    ("--json", bool, False, "one object a line: text, label, score"),
-    ("--windows", bool, False, "read long texts whole, in windows that overlap"),
-    ("--batch-size", int, None, "texts at once (default: 16 on a CPU, 128 on a GPU)"),
-    ("--device", str, None, "cpu, cuda, mps, xpu (default: the best there is)"),
-    ("--precision", PRECISIONS, None, "number format (default: fp32 for texts, so that other tools "
-     "give the same probabilities; auto for --file, 16 bits where they are fast)"),
-)
-
-
 def main():
-    parser = make_parser(__doc__, OPTIONS)
+    """Answer the texts of the command line, of a file, or of standard input."""
+    options = "model file out resume text-column label-column json windows batch-size device "
+    parser = make_parser(__doc__, options + "precision", precision=None)
     parser.add_argument("texts", nargs="*", help="reviews of your own, each in quotes")
     args = parser.parse_args()
-    check_arguments(args)
+    check_asked(args, clean)
     wanted = args.precision or ("auto" if args.file else "fp32")
     device, precision, _ = choose_hardware(args.device, wanted)
-    join(device)
+    join(device)  # torchrun: several processes share the rows of a file
     classifier = Classifier(args.model, device, precision, args.batch_size)
+    # For a few texts starting takes nearly all of the time: importing torch and transformers, and
+    # reading the weights. Whoever asks often should keep the Classifier, as extras.app does.
     if classifier.run["arguments"]["demo"]:
         print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
     if args.file:
         return answer_file(args, classifier, clean, show)
-    if args.texts and not args.windows:  # they share batches
+    # Texts of the command line are all there: they share batches. A typed line is answered before
+    # the next one is read, or a conversation would be impossible.
+    if args.texts and not args.windows:
         for text, answer in zip(args.texts, classifier.classify(args.texts)):
             show(text, *answer, args.json)
-        return None
-    text = None
-    for text in args.texts or typed_lines():  # each line is answered before the next is read
-        if not args.windows:
-            show(text, *classifier.classify([text])[0], args.json)
-            continue
-        answer, windows = classifier.read_windows(text)
+        return
+    text, windows = None, ()
+    for text in args.texts or typed_lines(clean):
+        if args.windows:
+            answer, windows = classifier.read_windows(text)
+        else:
+            (answer,) = classifier.classify([text])
         for one in windows:
             piece = plain(classifier.tokenizer.decode(one["input_ids"], skip_special_tokens=True))
             one["text"] = piece if len(piece) < 60 else f"{piece[:30]} ... {piece[-25:]}"
         show(text, *answer, args.json, windows=windows)
+    # Not one text, and nobody at a prompt who wanted it so: say how to ask.
     if text is None and not (sys.stdin and sys.stdin.isatty()):
         raise UserError('nothing to read: python predict.py "a review", or --file reviews.csv')
-    return None
-
-
-def check_arguments(args):
-    """Raise UserError for options that do not go together."""
-    check_counts(args, "batch_size")
-    if args.file and args.texts:
-        raise UserError("texts on the command line or --file, not both")
-    if args.out is not None and not args.file:
-        raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
-    if args.resume and args.out is None:
-        raise UserError("--resume goes with --file and --out")
-    if args.out is not None:
-        check_target(args.out, args.file, args.model)
-    for number, text in enumerate(args.texts, start=1):
-        if not clean(text):
-            raise UserError(f"text {number} of {len(args.texts)} is empty: give it some words")
 
 
 if __name__ == "__main__":

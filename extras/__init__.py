@@ -9,6 +9,7 @@ behaviour.py    does it understand? Sentences in families
 calibration.py  how sure a model is, and how often it is right
 explain.py      why did it say so? Each word's share in the decision
 report.py       a page about a model: curves, certainty, mistakes
+kept.py         what finetune.py and evaluate.py have left behind, read again
 charts.py       the pictures on that page
 page.py         the parts that pages are made of, where text stays text
 app.py          a page where people can ask the model

@@ -27,12 +27,12 @@ from itertools import islice
 from pathlib import Path
 
 from dataset import clean, encode
+from model import choose_hardware
+from support.rows import count_rows, predict_chunks, write_predictions
 from extras.api import FILE, THIS_MACHINE, SharedClassifier, check_review, guard, make_api
 from extras.explain import gap_in_words
 from extras.page import WORD_COLORS, color_words, table, text
-from model import choose_hardware
 from support.errors import UserError, make_parser, plain, run_command
-from support.rows import count_rows, predict_chunks, write_predictions
 
 KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
 # Seconds: how often gradio looks for files that it keeps, uploads and answers, and how long it

@@ -24,8 +24,8 @@ import torch
 
 from dataset import clean
 from model import load_pretrained
-from support.errors import UserError, make_parser, run_command
 from support.pretrained import load_tokenizer, max_positions
+from support.errors import UserError, make_parser, run_command
 
 
 # ------------------------------------------------------------------------------ 1. step by step
@@ -67,9 +67,8 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
         # Attention: every token has a query, a key and a value. The product of its query and
         # another's key says how much of the other's value it takes. It is divided by the root of
         # D, because sums of more numbers are larger.
-        query, key, value = (
-            heads(linear(f"{layer}attention.{part}_lin", hidden)) for part in "qkv"
-        )  # [B, H, T, D] each
+        parts = (linear(f"{layer}attention.{part}_lin", hidden) for part in "qkv")
+        query, key, value = map(heads, parts)  # [B, H, T, D] each
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # [B, H, T, T]
         # Padding: the exponential of -inf is exactly 0. (Every row may look at [CLS] at least.)
         scores = scores.masked_fill(~mask, -torch.inf)  # [B, H, T, T]
@@ -78,16 +77,14 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
         looks.append(powers / powers.sum(dim=-1, keepdim=True))  # softmax: each row's sum is 1
         mixture = (looks[-1] @ value).transpose(1, 2).flatten(2)  # [B, T, W]
         # Plus what was there before: a layer only adds to its input, and need not repeat it.
-        hidden = layer_norm(
-            layer + "sa_layer_norm", hidden + linear(layer + "attention.out_lin", mixture)
-        )  # [B, T, W]
+        total = hidden + linear(layer + "attention.out_lin", mixture)
+        hidden = layer_norm(layer + "sa_layer_norm", total)  # [B, T, W]
         # Feed-forward: to four times the width, through GELU, and back, each token for itself.
         # Without GELU, which is a curve, the two products could be replaced by a single one.
         wide = linear(layer + "ffn.lin1", hidden)  # [B, T, 4 W]
         wide = wide * (1 + (wide / 2**0.5).erf()) / 2  # GELU: negative numbers fade to 0
-        hidden = layer_norm(
-            layer + "output_layer_norm", hidden + linear(layer + "ffn.lin2", wide)
-        )  # [B, T, W]
+        total = hidden + linear(layer + "ffn.lin2", wide)
+        hidden = layer_norm(layer + "output_layer_norm", total)  # [B, T, W]
         show(f"encoder layer {number + 1}", hidden)  # [B, T, W]
 
     first = linear("pre_classifier", hidden[:, 0]).clamp(min=0)  # [B, W], of [CLS] alone
@@ -98,14 +95,6 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
 
 
 # ------------------------------------------------------------------------------ 2. your sentences
-def look_at(model, batch):
-    """(logits [B, C], where each layer's tokens look: a list of [B, H, T, T]), of the library."""
-    model.set_attn_implementation("eager")  # slow, but it hands out its weights
-    with torch.inference_mode():
-        output = model(**batch, output_attentions=True)
-    return output.logits, output.attentions
-
-
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("texts", nargs="+", help="sentences of your own, each in quotes")
@@ -118,17 +107,20 @@ def main():
     model.eval()  # no dropout
     tokenizer, most = load_tokenizer(args.model), min(64, max_positions(model))
     batch = tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
-    logits, looks = look_at(model, batch)
-    if model.config.model_type == "distilbert":
-        with torch.inference_mode():
+    model.set_attn_implementation("eager")  # the library's slow way, which tells where tokens look
+    with torch.inference_mode():
+        theirs = model(**batch, output_attentions=True)
+        looks = theirs.attentions  # [B, H, T, T] of each layer
+        if model.config.model_type == "distilbert":
             ours, looks = forward_by_hand(
                 model,
                 batch["input_ids"],  # [B, T]
                 batch["attention_mask"],  # [B, T]
                 lambda stage, tensor: print(f"{stage:20} {str(list(tensor.shape)):>12}"),
             )
-        print(f"logits by hand       {ours.tolist()}")
-        print(f"largest difference from the library's: {(ours - logits).abs().max():.1g}")
+            print(f"logits by hand       {ours.tolist()}")
+            off = (ours - theirs.logits).abs().max()
+            print(f"largest difference from the library's: {off:.1g}")
 
     shortest = batch["attention_mask"].sum(dim=1).argmin().item()  # it has the most padding
     tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][shortest])

@@ -8,7 +8,6 @@ Run       pip install -r requirements-extra.txt
           python -m extras.baseline                       all of IMDB
           python -m extras.baseline --subset 2000         the reviews that --subset 2000 draws
           python -m extras.baseline --like model          what that model was trained on
-          python -m extras.baseline --data reviews.csv --save baseline.csv
 Expect    in seconds the figures, those of always saying the commonest class, and the words that
           weigh most. Wang and Manning 2012 ("Baselines and Bigrams") found this hard to beat. A
           model that costs a thousand times as much should beat it clearly.
@@ -26,10 +25,10 @@ from torch.nn import functional
 from dataset import draw, draw_rules, load_splits, take
 from evaluate import score, wilson_interval
 from support.devices import hardware_name
-from support.errors import UserError, make_parser, run_command
 from support.files import check_target, write_whole
 from support.saved import print_scores, read_run, save_predictions
 from support.tables import require_all_classes
+from support.errors import UserError, make_parser, run_command
 
 WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
 STRENGTHS = (3, 10, 30, 100, 300)  # at 3 the weights stay near 0, at 300 they are nearly free
@@ -84,7 +83,7 @@ def train_baseline(splits, names):
     held_out, answers = read(validation["texts"]), torch.as_tensor(validation["labels"])
     # 30 steps are not all the way; more of them take longer and find nothing better.
     warnings.filterwarnings("ignore", "lbfgs failed to converge")
-    best, model = None, LogisticRegression(max_iter=30, tol=1e-7, warm_start=True)
+    tried, model = [], LogisticRegression(max_iter=30, tol=1e-7, warm_start=True)
     for strength in STRENGTHS:  # warm_start: each goes on from what the one before has found
         model.set_params(C=strength).fit(table, train["labels"])
         rows, bias = model.coef_, model.intercept_  # [C, V], [C]; of two classes only the second's
@@ -92,9 +91,8 @@ def train_baseline(splits, names):
             rows, bias = (numpy.concatenate([-part, part]) / 2 for part in (rows, bias))
         weights = (rows * scale).T  # [V, C]
         loss = functional.cross_entropy(torch.tensor(held_out @ weights + bias), answers).item()
-        if best is None or loss < best[0]:
-            best = loss, weights, bias, strength
-    _, weights, bias, strength = best
+        tried.append((loss, strength, weights, bias))
+    _, strength, weights, bias = min(tried)
 
     def classify(texts):
         return torch.tensor(read(texts) @ weights + bias).float()
@@ -130,8 +128,9 @@ def main():
         vars(args).update({name: made[name] for name in where})
     if args.subset is not None and args.subset < 1:
         raise UserError(f"--subset {args.subset}: has to be 1 or more")
-    for target in filter(None, (args.save, args.results)):
-        check_target(target, args.data)
+    for target in (args.save, args.results):
+        if target is not None:
+            check_target(target, args.data)
     splits, names, data_fingerprint = load(*(getattr(args, name) for name in where))
     train, test = splits["train"], splits["test"]
     started = time.perf_counter()

@@ -6,8 +6,9 @@ Teaches   that a high accuracy can rest on words alone. So ask sentences in fami
 After     evaluate.py.
 Run       python -m extras.behaviour --model model
           python -m extras.behaviour --pairs pairs.tsv      a review and a changed one, in pairs
-Expect    a row for each family: how many are right, and the surest mistake. With --pairs: how many
-          originals, changed ones, and whole pairs are right.
+Expect    a row for each family: how many are right, and the surest mistake. With --pairs, a file
+          of the columns original, original_label, changed, changed_label: how many originals,
+          changed ones, and whole pairs are right.
 Shows     $ python -m extras.behaviour --model demo
           family             right   the surest mistake
           ...
@@ -18,11 +19,11 @@ import json
 
 from dataset import clean
 from model import choose_hardware
-from predict import Classifier
 from support.devices import join, rank
-from support.errors import UserError, make_parser, plain, run_command
 from support.files import check_target, write_whole
 from support.tables import check_columns, label_index, read_rows
+from predict import Classifier
+from support.errors import UserError, make_parser, plain, run_command
 
 # "+" in front of a positive sentence, "-" of a negative one. One family, one skill.
 FAMILIES = {
@@ -184,15 +185,8 @@ def print_pairs(classify, names, path):
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--model", default="model", help="a folder that finetune.py saved (default: model)"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="FILE.tsv",
-        help="not the sentences, but pairs of a review and a minimally changed one, with the "
-        "columns original, original_label, changed, changed_label",
-    )
+    parser.add_argument("--model", default="model", help="a saved model's folder (default: model)")
+    parser.add_argument("--pairs", metavar="FILE.tsv", help="ask pairs instead of the sentences")
     parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
     parser.add_argument(
         "--batch-size", type=int, help="texts at once (default: 16 on a CPU, 128 on a GPU)"
@@ -208,13 +202,13 @@ def main():
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
     if args.results is not None:
-        check_target(args.results, args.model, *filter(None, [args.pairs]))
+        check_target(args.results, args.model, args.pairs or args.model)
     device, precision, _ = choose_hardware(args.device, args.precision)
     join(device)
     classifier = Classifier(args.model, device, precision, args.batch_size)
     record = {key: classifier.run[key] for key in ("arguments", "versions")}
     record["precision"] = precision
-    if args.pairs:
+    if args.pairs is not None:
         record["pairs"] = print_pairs(classifier.classify, classifier.names, args.pairs)
     else:
         record["families"] = print_behaviour(classifier.classify, classifier.names)

@@ -32,13 +32,14 @@ import finetune
 from dataset import draw, encode, load_splits, make_collate, make_examples, take
 from evaluate import predict_logits
 from model import autocast, choose_hardware, load_pretrained
-from support.devices import finish, hardware_name, peak_bytes
+from extras.cost import finish
+from support.devices import hardware_name, peak_bytes
 from support.files import write_whole
+from support.options import parse_arguments
 from support.pretrained import choose_attention, load_tokenizer
+from support.unfinished import Run
 from support.errors import UserError, make_parser, run_command
 from support.hub import connect_to_hub
-from support.options import parse_arguments
-from support.unfinished import Run
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

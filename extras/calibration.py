@@ -24,7 +24,7 @@ import shlex
 from torch.nn import functional
 
 from support.errors import UserError, make_parser, run_command
-from support.saved import read_answers
+from extras.kept import read_answers
 
 
 # ------------------------------------------------------------------------------ is it kept?

@@ -1,14 +1,14 @@
 """Which of two models is better?
 
-Teaches   two models that have read the same reviews are compared review by review. The reviews that
-          both get right, or both wrong, say nothing about which is better; only those on which they
-          disagree do.
+Teaches   to compare two models review by review. Reviews that both get right, or both wrong, say
+          nothing about which model is better.
 After     evaluate.py, whose --save writes the files.
 Run       python evaluate.py --model model-a --save a.csv
           python evaluate.py --model model-b --save b.csv
           python -m extras.compare a.csv b.csv
 Expect    both accuracies, their difference with a 95 % interval, the probability of so large a
-          difference if neither were better (McNemar's exact test), and reviews to disagree about.
+          difference if neither were better (McNemar's exact test), and reviews on which they
+          disagree.
 """
 
 import json
@@ -56,8 +56,6 @@ def read_predictions(path):
         if row["predicted"] and not row["label"]:
             raise UserError(f"{path}, row {number}: has no label, so nobody knows what is right")
         rows.append((row["text"], row["label"], row["predicted"]))
-    if not rows:
-        raise UserError(f"{path} has column names but no rows")
     return rows
 
 
@@ -112,15 +110,12 @@ def compare(path_a, path_b, results=None):
         print("chance alone could make such a difference: only more reviews would tell")
     print(f"\n{len(disagree):,} reviews on which they disagree" + ", among them" * bool(disagree))
     for text, label, a, b in disagree[:: max(1, len(disagree) // 5)][:5]:
-        text = plain(text)
-        print(f"  is {label}, a: {a}, b: {b}: {text if len(text) < 200 else text[:197] + '...'}")
+        print(f"  is {label}, a: {a}, b: {b}: {plain(text)[:200]}")
 
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "files", nargs=2, metavar="FILE.csv", help="with the columns text, label, predicted"
-    )
+    parser.add_argument("files", nargs=2, metavar="FILE.csv", help="with text, label, predicted")
     parser.add_argument("--results", metavar="FILE.json", help="write the counts, for programs")
     args = parser.parse_args()
     if args.results is not None:

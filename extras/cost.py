@@ -10,8 +10,6 @@ import time
 import torch
 from torch import nn
 
-from support.devices import finish
-
 
 def layers_of(model):
     """The encoder's layers, lowest first: a list of (reached, [(in, out, trained), ...]).
@@ -102,6 +100,12 @@ def time_products(model, shapes, device, precision, training=True):
         run(b, t)
     finish(device)
     return time.perf_counter() - started
+
+
+def finish(device):
+    """Wait until the device has done what it was told; a GPU works on while Python goes ahead."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 def in_words(flops):

@@ -1,9 +1,8 @@
 """Why did the model say so?
 
-Teaches   two ways to ask a model which words decided. Leave each word out, and see how much the
-          answer changes; or follow the gradient on the way from a text without words to the real
-          one (integrated gradients). They answer different questions, and both tell about this
-          model, not about the world.
+Teaches   two ways to ask a model which words decided: leave each word out and see how much the
+          answer changes; or follow the gradient from a text without words to the real one
+          (integrated gradients). Both tell about this model, not about the world.
 After     predict.py.
 Run       python -m extras.explain "I regret watching this film"
           python -m extras.explain --html why.html "I regret watching this film" "Loved it"
@@ -23,14 +22,15 @@ import sys
 from bisect import bisect_right
 from itertools import accumulate
 
+import numpy
 import torch
 
 from dataset import clean, special_ids, truncate
-from extras.page import card, cards, color_words, document, levels
 from model import choose_hardware
+from support.files import check_target, write_whole
+from extras.page import card, cards, color_words, document, levels
 from predict import Classifier
 from support.errors import UserError, make_parser, plain, run_command
-from support.files import check_target, write_whole
 
 
 # ------------------------------------------------------------------------------ 1. words, tokens
@@ -86,8 +86,6 @@ def integrate_gradients(function, start, end, steps=64, at_once=16):
     moves. The integral of the gradients is a sum over `steps` points (Gauss-Legendre: the points
     and weights that are exact for polynomials of degree 2 * steps - 1).
     """
-    import numpy
-
     points, weights = numpy.polynomial.legendre.leggauss(steps)  # from -1 to 1
     points = torch.tensor((points + 1) / 2, dtype=end.dtype, device=end.device)  # [steps], 0 to 1
     weights = torch.tensor(weights / 2, dtype=end.dtype, device=end.device)
@@ -129,10 +127,10 @@ def follow_gradients(classifier, input_ids, word_of, target, tries=STEPS):
         shares, gap = integrate_gradients(function, start, end, steps)
         if abs(gap) <= 0.005 * abs(shares.sum().item() + gap):
             break
-    found = {owner: 0.0 for owner in word_of if owner is not None}
+    found = dict.fromkeys(word_of, 0.0)
     for owner, share in zip(word_of, shares.sum(dim=-1).tolist()):  # [T]
-        if owner is not None:
-            found[owner] += share
+        found[owner] += share
+    found.pop(None, None)  # [CLS] and [SEP] are no words, and have not moved
     with torch.no_grad():
         empty = function(start[None]).item()
     return found, gap, empty
@@ -146,8 +144,7 @@ def explain(classifier, text, quick=False, target=None):
     quick: leave no words out, and try few steps: for a page that must not wait. target: the class
     to explain; None for the answer. Raises UserError for a model that takes token ids only.
     """
-    arguments = classifier.run["arguments"]
-    how = arguments["max_length"], arguments["truncation"]
+    how = (classifier.run["arguments"][name] for name in ("max_length", "truncation"))
     words, input_ids, word_of = encode_words(text, classifier.tokenizer, *how)
     logits = classifier.logits([input_ids])  # [1, C]
     target = logits.argmax(dim=-1).item() if target is None else target
@@ -219,16 +216,13 @@ def write_page(rows):
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("texts", nargs="+", help="reviews of your own, each in quotes")
-    parser.add_argument(
-        "--model", default="model", help="a folder that finetune.py saved (default: model)"
-    )
+    parser.add_argument("--model", default="model", help="a saved model's folder (default: model)")
     parser.add_argument("--json", action="store_true", help="one object a line, for programs")
     parser.add_argument("--html", metavar="FILE", help="write a page with the words in color, too")
     parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
     args = parser.parse_args()
-    for number, text in enumerate(args.texts, start=1):
-        if not clean(text):
-            raise UserError(f"text {number} of {len(args.texts)} is empty: give it some words")
+    if not all(map(clean, args.texts)):
+        raise UserError("a text is empty: give it some words")
     if args.html is not None:
         check_target(args.html, args.model)
     device, precision, _ = choose_hardware(args.device, "fp32")

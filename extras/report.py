@@ -12,24 +12,20 @@ Expect    one file that needs nothing else: no network, no script. It fits phone
           `python evaluate.py` they are those of the whole test split, and surer.
 """
 
-import json
-import math
-from pathlib import Path
-
 from tqdm import tqdm
 
 from evaluate import score, wilson_interval
+from model import choose_hardware
+from extras.kept import command_line, read_answers, read_figures, read_history
+from support.files import check_target, read_json, write_whole
+from support.saved import read_run, surest_mistakes
 from extras import charts
 from extras.calibration import answers_of, calibration_error, coverage, reliability, temperature_for
 from extras.compare import difference_interval, mcnemar
 from extras.explain import explain, gap_in_words
 from extras.page import card, cards, color_words, document, table, text
-from model import choose_hardware
 from predict import Classifier
 from support.errors import UserError, make_parser, run_command
-from support.files import check_target, read_json, write_whole
-from support.options import command_line
-from support.saved import read_answers, read_figures, read_run, surest_mistakes
 
 
 # ------------------------------------------------------------------------------ one model
@@ -37,21 +33,6 @@ def share(right, n):
     """A share in words, with its 95 % interval and with n."""
     low, high = wilson_interval(right, n)
     return f"{right / n:.2%} ({low:.2%} to {high:.2%}, n\u00a0=\u00a0{n:,})"
-
-
-def read_history(out):
-    """Returns (steps, epochs), the two kinds of lines of history.jsonl, without a torn last one."""
-    path = Path(out, "history.jsonl")
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-        for line in lines:
-            numbers = [line["step"], line["loss"] if "loss" in line else line["train_loss"]]
-            if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
-                raise ValueError(f"{numbers} are no numbers")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
-    return [x for x in lines if "loss" in x], [x for x in lines if "train_loss" in x]
 
 
 def read_all(folder):

@@ -24,9 +24,9 @@ from dataset import make_collate
 from evaluate import predict_logits, wilson_interval
 from model import choose_hardware
 from support.devices import join
-from support.errors import UserError, run_command
 from support.options import parse_arguments
 from support.unfinished import Run
+from support.errors import UserError, run_command
 
 SHORT = 48  # tokens: enough for these questions, and quick on any machine
 

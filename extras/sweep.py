@@ -4,10 +4,9 @@ Teaches   to tell a difference from luck. Another seed changes a result too, so 
           two settings has to be larger than the differences between seeds.
 After     the chapters, when you change things; and extras.baseline.
 Run       python -m extras.sweep truncation=head,tail seed=42,43,44 --test 5000 -- --subset 2000
-Expect    in sweep/ a model and a JSON file of figures for each run. Then a table: of each setting,
-          the mean over its seeds and the standard deviation, and what counting words
-          (extras.baseline) learns from the same train reviews, measured on all of test. If it is
-          stopped, the same command goes on.
+Expect    in sweep/ a model and a JSON file of figures for each run. Then a table: of each setting
+          the mean over its seeds, the standard deviation, and what extras.baseline gets from the
+          same train reviews, on all of test. To go on after a stop, type the same command.
 """
 
 import itertools
@@ -19,19 +18,17 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from support.errors import UserError, make_parser, run_command
+from extras.kept import read_figures
 from support.files import read_json
 from support.options import parse_arguments
 from support.runs import is_begun, is_done
-from support.saved import read_figures
 
 
 # ------------------------------------------------------------------------------ before the runs
 def check_fresh(args):
     """Raise UserError where a run of finetune.py would not begin anew, in a folder of its own."""
     if args.resume or args.overwrite or args.out != ("demo" if args.demo else "model"):
-        raise UserError(
-            "extras.sweep chooses --out itself, and has no use for --resume and --overwrite"
-        )
+        raise UserError("extras.sweep chooses --out itself; leave out --resume and --overwrite")
 
 
 def check_made_with(args, folder):
@@ -41,10 +38,8 @@ def check_made_with(args, folder):
     free = {"out", "resume", "overwrite", "save_every"} | ({"model"} if args.demo else set())
     for name, value in vars(args).items():
         if name not in free and value != made.get(name):
-            raise UserError(
-                f"{folder} was made with --{name.replace('_', '-')} {made.get(name)}, and not "
-                f"{value}: choose another --folder"
-            )
+            was = f"--{name.replace('_', '-')} {made.get(name)}"
+            raise UserError(f"{folder} was made with {was}, not {value}: choose another --folder")
 
 
 # ------------------------------------------------------------------------------ the runs

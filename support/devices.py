@@ -58,12 +58,6 @@ def hardware_name(device):
     return (torch.cpu.get_capabilities().get("cpu_name") or platform.machine()).strip()
 
 
-def finish(device):
-    """Wait until the device has done what it was told; a GPU works on while Python goes ahead."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
-
-
 def peak_bytes(device):
     """The most memory that was in use: the GPU's, or all of this process's. None: nobody knows."""
     if device.type in ("cuda", "xpu"):
@@ -153,3 +147,26 @@ def copy_from_first(model):
 def wait():
     """Go on when all processes have come this far. (barrier() may guess a GPU that is not ours.)"""
     add_up(torch.zeros(1))
+
+
+# ------------------------------------------------------------------------------ 3. random numbers
+def generators(device):
+    """Where random numbers come from: the CPU's, and the device's own if it is another."""
+    return [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+
+
+def random_states(device):
+    """Where the random numbers have come to: for each generator [processes, bytes]."""
+    found = []
+    for generator in generators(device):
+        mine = generator.get_rng_state()  # uint8 [bytes]
+        states = mine.new_zeros(world(), len(mine))
+        states[rank()] = mine
+        found.append(add_up(states))  # the rows of the others were 0
+    return found
+
+
+def put_back_random(device, found):
+    """The reverse of random_states()."""
+    for generator, states in zip(generators(device), found, strict=True):
+        generator.set_rng_state(states[rank()].clone())  # torch crashes on a view here

@@ -1,4 +1,4 @@
-"""One clear line: what is wrong, where, and what to do, with an exit code that a script can read."""
+"""One clear line: what is wrong, where, what to do; and an exit code that a script can read."""
 
 import argparse
 import os
@@ -65,11 +65,38 @@ def plain(text):
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
-def make_parser(chapter, options=()):
+TRUNCATIONS = ("head", "tail", "head+tail")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+# Options that several commands have: type (bool: a switch; a tuple: choices), default, meaning.
+SHARED = {
+    "model": (str, "model", "hub name, or a folder that finetune.py saved (default: %(default)s)"),
+    "data": (str, None, "a file, a folder or a hub data set (default: the one trained on)"),
+    "split": (("train", "validation", "test"), "test", "of these data (default: test)"),
+    "text-column": (str, None, "column of the texts (default: as in training)"),
+    "label-column": (str, None, "column of the labels, if any (default: as in training)"),
+    "subset": (int, None, "reviews to draw (default: all)"),
+    "draw-seed": (int, None, "draw others (default: from test the same for all models)"),
+    "seed": (int, 42, "of the division and the draw (default: 42)"),
+    "max-length": (int, 256, "tokens kept of a text (default: 256)"),
+    "truncation": (TRUNCATIONS, "head+tail", "which of them (default: head+tail)"),
+    "file": (str, None, "a .csv, .tsv, .jsonl or .parquet file of texts"),
+    "out": (str, None, "with --file: a .csv file for text, label, predicted, score, error"),
+    "resume": (bool, False, "with --out: go on where a stopped run has come to"),
+    "json": (bool, False, "print one object a line, for programs"),
+    "windows": (bool, False, "read long texts whole, in windows that overlap"),
+    "save": (str, None, "a .csv file for text, label, predicted and score of each review"),
+    "results": (str, None, "a .json file for the figures, for programs"),
+    "batch-size": (int, None, "texts at once (default: 16 on a CPU, 128 on a GPU)"),
+    "device": (str, None, "cpu, cuda, mps or xpu (default: the best there is)"),
+    "precision": (PRECISIONS, "auto", "number format (default: auto, 16 bits where the hardware "
+                  "multiplies them natively; for a few texts fp32, so that other tools agree)"),
+}
+
+
+def make_parser(chapter, names="", **defaults):
     """An argument parser whose --help opens with the file's own docstring (`chapter`).
 
-    options: rows of (flag, kind, default, what it does), kind being a type, bool for a switch, or a
-    tuple of choices.
+    names: those of SHARED that it has, in one string. defaults: other ones than there.
     """
     script = Path(sys.argv[0])
     module = f"-m extras.{script.stem}" if script.parent.name == "extras" else script.name
@@ -84,13 +111,12 @@ def make_parser(chapter, options=()):
         raise UserError(f"{message} (all options: {parser.prog} --help)")
 
     parser.error = refuse
-    for flag, kind, default, what in options:
-        if kind is bool:
-            parser.add_argument(flag, action="store_true", help=what)
-        elif isinstance(kind, tuple):
-            parser.add_argument(flag, choices=kind, default=default, help=what)
-        else:
-            parser.add_argument(flag, type=kind, default=default, help=what)
+    for name in names.split():
+        kind, default, what = SHARED[name]
+        how = {"type": kind} if isinstance(kind, type) else {"choices": kind}
+        how = {"action": "store_true"} if kind is bool else how | {"default": default}
+        parser.add_argument(f"--{name}", help=what, **how)
+    parser.set_defaults(**defaults)
     return parser
 
 

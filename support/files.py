@@ -116,9 +116,12 @@ def seen_from_here(path):
 def check_target(path, *sources):
     """Raise UserError, now and not after the work, if `path` cannot be written or is read from.
 
-    sources: files that are read, folders of data, and folders of models. Beside the files that a
-    run wrote into a model's folder, others may be written, and written again.
+    path: None if nothing is to be written. sources: files that are read, folders of data, and
+    folders of models. Beside the files that a run wrote into a model's folder, others may be
+    written, and written again.
     """
+    if path is None:
+        return
     path, folder = Path(path), Path(path).absolute().parent
     for source in map(Path, filter(os.path.exists, sources)):
         # Where the name is, and where it leads to if it is a link.

@@ -11,9 +11,8 @@ import sys
 from itertools import chain
 
 from support import demo
-from support.errors import make_parser
-from support.runs import is_done, read_arguments
-from support.windows import TRUNCATIONS
+from support.errors import PRECISIONS, TRUNCATIONS, make_parser
+from support.runs import how_to_go_on, is_done, read_arguments
 
 # The options that may differ on --resume. The model and the data may have moved to another place:
 # what they hold is compared by fingerprints.
@@ -92,7 +91,7 @@ OPTIONS = {
     ),
     "the machine": (
         ("--device", TEXT, None, "NAME", "cpu, cuda, mps or xpu (default: the best there is)"),
-        ("--precision", TEXT, "auto", ("fp32", "bf16", "fp16", "auto"), "number format "
+        ("--precision", TEXT, "auto", PRECISIONS, "number format "
          "(default: auto, 16 bits where the hardware multiplies them natively)"),
         ("--compile", SWITCH, False, None, "let torch.compile make one program of the model first, "
          "which takes minutes (default: not; it is for GPUs and long runs, and gained nothing on "
@@ -172,14 +171,19 @@ def resumed_words(parser, folder, argv):
     return [*words, *argv, f"--out={folder}"]
 
 
-def command_line(arguments):
-    """The command that makes a run again, but for --out. arguments: those of its run.json."""
-    usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
-    words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
-    for name, value in arguments.items():
-        # The rehearsal makes its own model, in --out, and has its own reviews, wherever they lie.
-        made = arguments["demo"] and os.path.basename(str(value)) in ("untrained", "demo_reviews")
-        if name in usual and value != usual[name] and name not in ("out", "resume") and not made:
-            option = f"--{name.replace('_', '-')}"
-            words += [option] if value is True else [option, str(value)]
-    return shlex.join(words)
+def halve(args):
+    """What to type when the memory runs out, in training or in the test."""
+    return (
+        f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has as "
+        "many reviews to a step and half of them at once; a smaller --max-length helps too. If the "
+        f"training is done already: {how_to_go_on(args.out)}"
+    )
+
+
+def say_what_next(args):
+    """Print the commands to type after a run."""
+    folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
+    print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
+    print(f'  python predict.py{folder} "I regret watching this film"')
+    if args.demo:
+        print(demo.NOTICE)

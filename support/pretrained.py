@@ -1,7 +1,4 @@
-"""What is known of pretrained models: how they are loaded safely, and what each family calls things.
-
-Everything here runs before or beside the chapters' own code: model.py builds on it.
-"""
+"""Pretrained models of many families: loaded safely, and told apart by what they call things."""
 
 import os
 
@@ -61,12 +58,32 @@ def load_config(name):
     return config
 
 
+def load_classifier(name, config, **options):
+    """(model, what was found of it) of a hub name or folder, with the head that `config` asks for.
+
+    It is in 32 bits, whatever the checkpoint's type.
+    """
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
+    return AutoModelForSequenceClassification.from_pretrained(
+        name,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,  # the other format, pickle, can run code when it is opened
+        output_loading_info=True,
+        **SAFELY,
+        **options,
+    )
+
+
 def class_names(config):
     """The names of a model's classes, in the order of its logits (a file may have another)."""
     return [config.id2label[number] for number in sorted(config.id2label)]
 
 
-# ------------------------------------------------------------------------------ 2. what they call it
+# ------------------------------------------------------------------------------ 2. told apart
 def set_dropout(config, dropout, attention_dropout):
     """Set a model's two kinds of dropout, under whatever names its config has for them.
 
@@ -96,7 +113,69 @@ def max_positions(model):
     return most if most and most > 0 else 1_000_000
 
 
-# ------------------------------------------------------------------------------ 3. attention on CPUs
+def drawn_at_random(name, model, info, head):
+    """The parameters that the checkpoint did not have. Raises UserError if one is not of the head.
+
+    info: what transformers says of the weights. head: the names of the head's parameters.
+    """
+    drawn = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+    if drawn - head:
+        raise UserError(
+            f"the model {name!r} lacks {len(drawn - head)} tensors of its own encoder (such as "
+            f"{min(drawn - head)}): it is no pretrained {type(model).__name__}"
+        )
+    return drawn
+
+
+def check_layers(model, parts, train_layers):
+    """Raise UserError where so many layers cannot be trained. parts: of model.parameter_parts()."""
+    depth, found, kind = model.config.num_hidden_layers, dict(parts).values(), type(model).__name__
+    if train_layers is not None and not 0 <= train_layers <= depth:
+        raise UserError(f"--train-layers {train_layers}: the model's layers are 0 to {depth}")
+    if train_layers and "layer 1" not in found:
+        raise UserError(f"--train-layers: the layers of {kind} cannot be told apart")
+    if "head" not in found:
+        raise UserError(f"{kind} has no head that could be trained")
+
+
+# ------------------------------------------------------------------------------ 3. saved for others
+def with_cleaning(tokenizer, line_break, model_max_length):
+    """A copy of the tokenizer that does the cleaning of dataset.clean() by itself.
+
+    Other programs, transformers' pipeline() for example, know nothing of our clean(). They would
+    give the model a `<br />`, which it has not seen in training, and get other probabilities.
+    """
+    from tokenizers import Regex, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = tokenizer.backend_tokenizer
+    copy = PreTrainedTokenizerFast(
+        tokenizer_object=type(backend).from_str(backend.to_str()),
+        model_max_length=model_max_length,
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+        **tokenizer.special_tokens_map,
+    )
+    steps = [normalizers.Replace(Regex(line_break), " ")]
+    # ModernBERT has tokens that are white space. Folded, they would be "", which fits everywhere.
+    if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
+        steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
+    own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
+    copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
+    return copy
+
+
+def check_tokenizer(tokenizer, line_break, texts, count=500):
+    """Raise UserError, before the training, if the saved tokenizer would read texts differently."""
+    saved = with_cleaning(tokenizer, line_break, model_max_length=512)
+    for text in texts[:count]:
+        # verbose=False: no warning of long texts, which are cut later.
+        one, other = (which(text, verbose=False)["input_ids"] for which in (saved, tokenizer))
+        if one != other:
+            raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
+
+
+# ------------------------------------------------------------------------------ 4. attention
 # Models that ask for nothing on top of it, such as scores that depend on the distance.
 PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
 SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold

@@ -18,8 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from support import devices
-from support.errors import UserError
-from support.files import file_digest, only_writer, open_to_append, write_whole
+from support.errors import UserError, check_counts
+from support.files import check_target, file_digest, only_writer, open_to_append, write_whole
 from support.tables import check_columns, label_index, read_rows
 
 # The files of a model that decide its answers: --resume must not mix the answers of two models.
@@ -231,3 +231,35 @@ def answer_file(args, classifier, clean, show):
     for error, number in errors.items():
         print(f"{number:,} rows have an error instead: {error}", file=sys.stderr)
     return None
+
+
+# ------------------------------------------------------------------------------ what is asked
+def check_asked(args, clean):
+    """Raise UserError for options that do not go together."""
+    check_counts(args, "batch_size")
+    if args.file and args.texts:
+        raise UserError("texts on the command line or --file, not both")
+    if args.out is not None and not args.file:
+        raise UserError("--out goes with --file; other answers are printed (redirect them with >)")
+    if args.resume and args.out is None:
+        raise UserError("--resume goes with --file and --out")
+    check_target(args.out, args.file or args.model, args.model)
+    for number, text in enumerate(args.texts, start=1):
+        if not clean(text):
+            raise UserError(f"text {number} of {len(args.texts)} is empty: give it some words")
+
+
+def typed_lines(clean):
+    """Yield texts from standard input: from a prompt where somebody sits, else line by line."""
+    prompt = sys.stdin is not None and sys.stdin.isatty()
+    if prompt:
+        print("A review, then Enter; Ctrl-D ends.", file=sys.stderr)
+    while sys.stdin is not None:  # None: closed by whoever started us
+        try:
+            line = input("> ") if prompt else next(sys.stdin)
+        except (EOFError, StopIteration):
+            return
+        except UnicodeDecodeError as error:
+            raise UserError("standard input is not UTF-8: save or convert it as UTF-8") from error
+        if clean(line):
+            yield line.rstrip("\n")

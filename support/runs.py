@@ -85,7 +85,7 @@ def check_same(before, now, out):
 # ------------------------------------------------------------------------------ 2. a run's life
 @contextlib.contextmanager
 def claim(args):
-    """Inside this `with`, --out is ours: what stands in it may be overwritten, and nobody else does.
+    """Inside this `with`, --out is ours: nothing of yours is lost by it, and nobody else writes.
 
     With torchrun the first process sees to it. Raises UserError.
     """

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 
-from support.errors import UserError, plain
+from support.errors import TRUNCATIONS, UserError, plain
 from support.files import file_digest, read_json, seen_from_here, write_whole
 from support.devices import hardware_name
 from support.pretrained import class_names, max_positions
-from support.windows import TRUNCATIONS
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -144,6 +143,20 @@ def read_run(folder):
     return run
 
 
+def warn_of_change(run, now, role, same_columns, notes):
+    """Add a warning to `notes` if the data is divided otherwise than in training.
+
+    now: its fingerprint. Other columns divide a file otherwise, unless it brings its own splits.
+    """
+    divided = same_columns or any("held out" in note for note in notes)
+    if divided and now != run.get("data_fingerprint", now):
+        notes.append(
+            f"warning: the {'data has' if same_columns else 'columns have'} changed since "
+            "training, and with it the division: reviews that were trained on may stand in "
+            f"{role} now"
+        )
+
+
 def check_loaded(folder, model, tokenizer, run, info):
     """Raise UserError unless weights, tokenizer and run.json belong together.
 
@@ -178,14 +191,15 @@ def keep_answers(folder, role, logits, split, how):
     were not kept, or None.
     """
     labels, texts = split["labels"], split["texts"]
-    with contextlib.suppress(UserError):  # damaged: write it anew
-        before = read_answers(folder, role)
-        if before and len(before["labels"]) > len(labels):
+    # A folder may get another model. Answers that are not its own must not speak for it.
+    path, weights = Path(folder, f"answers-{role}.json"), file_digest(f"{folder}/model.safetensors")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: write it anew
+        before = read_json(path)
+        if before["weights"] == weights and len(before["labels"]) > len(labels):
             return "answers not kept for extras.report: it has those of more reviews"
     reviews = json.dumps([texts, labels]).encode()
     record = how | {
-        # A folder may get another model. Answers that are not its own must not speak for it.
-        "weights": file_digest(Path(folder, "model.safetensors")),
+        "weights": weights,
         "reviews": hashlib.sha256(reviews).hexdigest()[:16],  # do two models answer the same ones?
         "labels": labels,
         "lengths": split["lengths"],
@@ -194,40 +208,10 @@ def keep_answers(folder, role, logits, split, how):
         "mistakes": {row: texts[row] for row in surest_mistakes(logits, labels)[:MISTAKES]},
     }
     try:
-        write_whole(Path(folder, f"answers-{role}.json"), json.dumps(record) + "\n")
+        write_whole(path, json.dumps(record) + "\n")
     except UserError as error:  # somebody else's folder: no reason to lose the evaluation
         return f"answers not kept for extras.report: {error}"
     return None
-
-
-def read_answers(folder, role):
-    """What keep_answers() wrote, logits as a tensor [N, C], labels and lengths as tensors [N].
-
-    Returns None if there is nothing, or nothing of the model that the folder holds now. Raises
-    UserError if the file is damaged.
-    """
-    path = Path(folder, f"answers-{role}.json")
-    try:
-        record = read_json(path)
-        if record["weights"] != file_digest(Path(folder, "model.safetensors")):
-            return None
-        logits = torch.tensor(record["logits"], dtype=torch.float32)  # [N, C]
-        labels, lengths = (torch.tensor(record[name]) for name in ("labels", "lengths"))  # [N]
-        n, classes = logits.shape
-        mistakes = {int(row): str(text) for row, text in record["mistakes"].items()}
-        fits = n > 0 and classes > 1 and bool(logits.isfinite().all())
-        fits &= labels.shape == lengths.shape == (n,)
-        fits &= labels.dtype == lengths.dtype == torch.int64
-        fits &= 0 <= labels.min() <= labels.max() < classes and lengths.min() > 0
-        fits &= set(mistakes) <= set(range(n)) and {"subset", "windows"} <= set(record)
-        if not fits or not all(isinstance(record[key], str) for key in ("reviews", "precision")):
-            raise ValueError("its lists do not fit together")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} is damaged ({reason}): delete it and evaluate again") from error
-    return record | {"logits": logits, "labels": labels, "lengths": lengths, "mistakes": mistakes}
 
 
 def keep_evaluation(args, run, split, logits, precision, hardware, found):

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from support.banner import in_words
-from support.devices import add_up, rank, world
+from support.devices import add_up, put_back_random, random_states, rank, world
 from support.errors import UserError, plain
 from support.files import flush_to_disk, new_folder, open_to_append
 from support.runs import begin, check_same, how_to_go_on
@@ -194,6 +194,11 @@ class Run:
         results = {"best_epoch": best, "validation": history[best - 1]["validation"]}
         return {"history": history, "results": results}
 
+    def speed(self):
+        """{"reviews_per_second": ...} of the whole training, validation not counted."""
+        reviews = sum(line["reviews"] for line in self.epochs)
+        return {"reviews_per_second": reviews / sum(self.seconds[: self.epochs_done])}
+
     @property
     def epochs(self):
         """The lines of the epochs that have been validated."""
@@ -316,28 +321,6 @@ def best_epoch(epochs, select):
 
 
 # ------------------------------------------------------------------------------ 2. checkpoints
-def generators(device):
-    """Where random numbers come from: the CPU's, and the device's own if it is another."""
-    return [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
-
-
-def random_states(device):
-    """Where the random numbers have come to: for each generator [processes, bytes]."""
-    found = []
-    for generator in generators(device):
-        mine = generator.get_rng_state()  # uint8 [bytes]
-        states = mine.new_zeros(world(), len(mine))
-        states[rank()] = mine
-        found.append(add_up(states))  # the rows of the others were 0
-    return found
-
-
-def put_back_random(device, found):
-    """The reverse of random_states()."""
-    for generator, states in zip(generators(device), found, strict=True):
-        generator.set_rng_state(states[rank()].clone())  # torch crashes on a view here
-
-
 def checksums(folder):
     """The text of SHA256SUMS, which `sha256sum -c` understands too. bytes."""
     lines = []

@@ -1,12 +1,9 @@
-"""Texts that are longer than the model can read: the ways to cut them, and windows that overlap.
+"""Texts that are longer than the model can read, in windows that overlap.
 
-Windows read all of a text. The price is a forward pass for each of them; what it gains over cutting
-has to be measured.
+The price is a forward pass for each window; what it gains over cutting has to be measured.
 """
 
 import torch
-
-TRUNCATIONS = ("head", "tail", "head+tail")  # what dataset.truncate() keeps
 
 
 def split_windows(length, room):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataset import clean, encode, make_batches, make_collate, make_examples, special_ids, truncate
 from evaluate import predict_logits
-from support.windows import TRUNCATIONS
+from support.errors import TRUNCATIONS
 
 ODD = [
     "<br />",

@@ -1,4 +1,4 @@
-"""Appendix Q: sentences in families, and pairs that differ in little."""
+"""Sentences in families, and pairs that differ in little."""
 
 import json
 
@@ -46,22 +46,37 @@ def test_a_pair_counts_when_both_are_right(tmp_path, capsys):
         "25.0%",
         "25.0%",
     ]
-    for bad, message in (("good\t7\tbad\t0", "not among"), ("\t1\tbad\t0", "two texts")):
+    for bad, message in (
+        ("good\t7\tbad\t0", "not among"),
+        ("\t1\tbad\t0", "two texts"),
+        ("<br />\t1\tbad\t0", "two texts"),  # nothing is left of it, and an answer means nothing
+    ):
         path.write_text("\n".join([rows[0], bad]))
         with pytest.raises(UserError, match=message):
             print_pairs(None, NAMES, path)
 
 
-def test_evaluate_py_asks_both(rehearsed, tmp_path):
-    """On a saved model; a missing file is one line."""
-    words = ("evaluate.py", "--model", rehearsed[0])
-    results = tmp_path / "families.json"
-    done = run_script(*words, "--behaviour", "--results", results)
+def test_the_command_asks_the_sentences_or_the_pairs(rehearsed, tmp_path):
+    """On a saved model, in fp32 unless asked otherwise; what is wrong is one line."""
+    words, results = ("extras.behaviour", "--model", rehearsed[0]), tmp_path / "figures.json"
+    done = run_script(*words, "--results", results)
     assert done.returncode == 0 and "sarcasm" in done.stdout, done.stderr
-    families = json.loads(results.read_text())["families"]
-    right, n = (sum(row[key] for row in families.values()) for key in ("right", "n"))
+    record = json.loads(results.read_text())
+    assert list(record) == ["arguments", "versions", "precision", "families"]
+    assert record["precision"] == "fp32"
+    right, n = (sum(row[key] for row in record["families"].values()) for key in ("right", "n"))
     assert f"{right:>3} of {n}" in done.stdout.splitlines()[-1] and n == 61
-    done = run_script(*words, "--pairs", tmp_path / "no.tsv")
-    assert done.returncode == 2 and "not a file" in done.stderr
-    done = run_script(*words, "--behaviour", "--save", tmp_path / "all.csv")
-    assert done.returncode == 2 and "leave out --save" in done.stderr
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("original\toriginal_label\tchanged\tchanged_label\nI loved it\t1\tdull\t0\n")
+    done = run_script(*words, "--pairs", pairs, "--results", results)
+    assert "1 pairs" in done.stdout and "sarcasm" not in done.stdout, "only what was asked"
+    assert json.loads(results.read_text())["pairs"]["n"] == 1
+    before = pairs.read_bytes()
+    for bad, message in (
+        (["--pairs", tmp_path / "no.tsv"], "not a file"),
+        (["--pairs", pairs, "--results", pairs], "is read"),
+        (["--batch-size", "-1"], "1 or more"),
+    ):
+        done = run_script(*words, *bad)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert pairs.read_bytes() == before

@@ -1,12 +1,14 @@
-"""Chapter 3, second half: fifty lines of products and sums are the model."""
+"""Fifty lines of products and sums are the model."""
+
+import re
 
 import pytest
 import torch
 from conftest import make_examples_of_lengths, make_model, run_script
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from extras.attention import forward_by_hand
 from dataset import make_collate
+from extras.attention import forward_by_hand
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -47,13 +49,36 @@ def test_it_is_the_library_s_in_the_real_size_too():
     assert [list(layer.shape) for layer in looks] == [[3, 12, 30, 30]] * 6
 
 
-def test_model_py_shows_where_a_token_looks_and_the_mask_s_zeros(rehearsed):
+def test_the_command_shows_where_a_token_looks_and_the_mask_s_zeros(rehearsed):
     """A reader should see the mask at work, not only be told of it."""
-    done = run_script("model.py", "--model", rehearsed[0], "Loved it")
+    texts = ("I regret watching this film", "Loved it")
+    done = run_script("extras.attention", "--model", rehearsed[0], *texts)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.split("where [CLS] looks")[1].splitlines()[1:]]
     shares = {"padding": 0.0, "text": 0.0}
     for token, share, *_ in rows:
         shares["padding" if token == "[PAD]" else "text"] += float(share.strip("%"))
     assert shares["padding"] == 0 and shares["text"] == pytest.approx(100, abs=0.5)
-    assert any(token == "[PAD]" for token, *_ in rows)
+    assert [row[0] for row in rows] == ["[CLS]", "loved", "it", "[SEP]"] + ["[PAD]"] * 3
+
+
+def test_the_command_shows_each_stage_and_how_far_the_library_is(rehearsed):
+    """The shapes tell the story: a vector for each token, then one for the text, then logits."""
+    done = run_script("extras.attention", "--model", rehearsed[0], "I regret watching", "Loved it")
+    stages = [line.partition(" [")[::2] for line in done.stdout.splitlines() if "  [" in line]
+    shapes = {name.strip(): shape.rstrip("]") for name, shape in stages}
+    assert shapes["encoder layer 2"] == shapes["embeddings"] == "2, 5, 64"
+    assert shapes["[CLS] in the head"] == "2, 64" and shapes["logits"] == "2, 2"
+    difference = re.search("largest difference from the library's: (.*)", done.stdout)[1]
+    assert float(difference) < 1e-4
+    done = run_script("extras.attention", "--model", rehearsed[0], "good", "<br />")
+    assert done.returncode == 2 and "empty" in done.stderr
+
+
+def test_other_families_show_where_they_look_too(tokenizer, tmp_path):
+    """Only DistilBERT is computed by hand; the library tells the rest, for 200 words as well."""
+    make_model("bert").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    done = run_script("extras.attention", "--model", tmp_path, "good film " * 100, "bad")
+    assert done.returncode == 0 and "by hand" not in done.stdout, done.stderr
+    assert "where [CLS] looks" in done.stdout and done.stdout.count("[PAD]    0.0%") == 37

@@ -9,11 +9,11 @@ from conftest import make_model
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, pipeline
 
-from dataset import clean, encode, make_collate, make_examples
+from dataset import LINE_BREAK, clean, encode, make_collate, make_examples
 from evaluate import predict_logits
-from model import check_tokenizer, load_model, save_model, with_cleaning
+from model import load_model, save_model
 from support.files import prepare_folder
-from support.pretrained import load_tokenizer
+from support.pretrained import check_tokenizer, load_tokenizer, with_cleaning
 from support.saved import FILES, describe_run, read_run, weights_fingerprint
 from support.errors import UserError
 from predict import Classifier
@@ -77,8 +77,8 @@ def test_a_tokenizer_with_tokens_of_white_space_survives_saving():
     backend.add_tokens([AddedToken(" " * n, normalized=True) for n in range(2, 6)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
     texts = ["the film was good", "not the plot", "a<br />plot"]
-    check_tokenizer(tokenizer, [clean(text) for text in texts])
-    saved = with_cleaning(tokenizer, 512)
+    check_tokenizer(tokenizer, LINE_BREAK, [clean(text) for text in texts])
+    saved = with_cleaning(tokenizer, LINE_BREAK, 512)
     for text in texts:
         assert saved(text)["input_ids"] == tokenizer(clean(text))["input_ids"]
 

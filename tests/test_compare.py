@@ -1,8 +1,9 @@
-"""Appendix M and chapter 8: one model against another, and against counting words."""
+"""One model against another, and against counting words."""
 
 import csv
 import json
 import os
+import sys
 
 import numpy
 import pytest
@@ -13,9 +14,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB
 
+import dataset
+from dataset import load_splits
 from extras import baseline
 from extras.compare import difference_interval, mcnemar
-from dataset import load_splits
+from support.errors import UserError
 
 
 # ------------------------------------------------------------------------------ compare
@@ -66,7 +69,7 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     write(tmp_path / "a.csv", better)
     write(tmp_path / "b.csv", rows)
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    done = run_script("evaluate.py", "--compare", *files, "--results", tmp_path / "counts.json")
+    done = run_script("extras.compare", *files, "--results", tmp_path / "counts.json")
     assert done.returncode == 0, done.stderr
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert [counts.pop("a"), counts.pop("b")] == [os.path.relpath(path, PROJECT) for path in files]
@@ -76,14 +79,18 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     assert "a is better" in done.stdout and "10 reviews on which they disagree" in done.stdout
     for path, more in (("a", better), ("b", rows)):  # predict.py's row for a text that is missing
         write(tmp_path / f"{path}2.csv", [*more, ("", "", "", "")])
-    done = run_script("evaluate.py", "--compare", tmp_path / "a2.csv", tmp_path / "b2.csv")
+    done = run_script("extras.compare", tmp_path / "a2.csv", tmp_path / "b2.csv")
     assert "40 reviews, 1 without an answer left out" in done.stdout
     write(tmp_path / "c.csv", rows[:-1])
     write(tmp_path / "d.csv", [*rows[1:], rows[0]])
     write(tmp_path / "e.csv", [("film", "", "positive", 1)])
-    for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label")):
-        done = run_script("evaluate.py", "--compare", files[1], tmp_path / f"{other}.csv")
-        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    write(tmp_path / "f.csv", [])
+    for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label"), ("f", "0: only")):
+        done = run_script("extras.compare", files[1], tmp_path / f"{other}.csv")
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    before = files[0].read_bytes()
+    done = run_script("extras.compare", *files, "--results", files[0])
+    assert done.returncode == 2 and files[0].read_bytes() == before, "no file that is read is lost"
 
 
 # ------------------------------------------------------------------------------ the floor
@@ -92,45 +99,22 @@ def splits():
     return load_splits(str(PROJECT / "support" / "demo_reviews"))[:2]
 
 
-def test_naive_bayes_weights_are_scikit_learn_s(splits):
-    """The ratio of a feature's shares, up to how the two count what is left of the whole."""
-    texts, labels = splits[0]["train"]["texts"], splits[0]["train"]["labels"]
-    numbers = baseline.count_features(texts)
-    truth = torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
-    ratios = baseline.log_ratios(baseline.to_table(texts, numbers), truth)
-    counted = torch.zeros(len(texts), len(numbers))
-    for row, text in enumerate(texts):
-        for feature in baseline.features_of(text) & numbers.keys():
-            counted[row, numbers[feature]] = 1
-    theirs = BernoulliNB(alpha=1.0).fit(counted.numpy(), labels).feature_log_prob_
-    # Shares of texts there, shares of features here: a constant for each class, so compare spreads.
-    difference = torch.tensor(theirs[1] - theirs[0]) - ratios[:, 1]
-    assert difference.std() < 1e-5
+def test_naive_bayes_weights_are_scikit_learn_s():
+    """Its table of words has 1 or 0 in each cell, as BernoulliNB wants it; three classes."""
+    generator = numpy.random.default_rng(0)
+    there, labels = generator.integers(0, 2, (90, 40)), numpy.arange(90) % 3
+    ratios = baseline.log_ratios(there.T @ numpy.eye(3)[labels])
+    for c in range(3):
+        log_shares = BernoulliNB(alpha=1.0).fit(there, labels == c).feature_log_prob_
+        difference = log_shares[1] - log_shares[0] - ratios[:, c]
+        # Shares of texts there, shares of words here: they differ by a constant for each class.
+        assert difference.std() < 1e-12
 
 
-def test_the_gradient_by_hand_is_autograd_s(splits):
-    """At the minimum that was found, autograd sees no slope either."""
+def test_the_baseline_keeps_up_with_tf_idf(splits):
+    """The usual recipe on the same reviews: it should be at most half a point ahead."""
     parts, names = splits
-    texts, labels = parts["train"]["texts"][:300], torch.tensor(parts["train"]["labels"][:300])
-    labels[::2] = 1 - labels[::2]  # the first 300 are all negative
-    numbers = baseline.count_features(texts)
-    table = baseline.to_table(texts, numbers)
-    truth = torch.nn.functional.one_hot(labels, 2).float()
-    ratios = baseline.log_ratios(table, truth)
-    start = torch.zeros_like(ratios), torch.zeros(2)
-    found = baseline.fit(table, table.t().to_sparse_csr(), truth, ratios, 1e-3, start, steps=500)
-    factors, bias = (part.requires_grad_() for part in found)
-    logits = table.to_dense() @ (factors * ratios) + bias
-    loss = torch.nn.functional.cross_entropy(logits, labels) + 1e-3 * factors.square().sum()
-    loss.backward()
-    assert factors.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4
-    assert loss < 0.65, "and it is a minimum, not the start, where it is 0.69"
-
-
-def test_the_baseline_keeps_up_with_scikit_learn(splits):
-    """TfidfVectorizer and LogisticRegression on the same reviews: at most half a point ahead."""
-    parts, names = splits
-    classify, weights, features, _ = baseline.train_baseline(parts, names)
+    classify, weights, words, _ = baseline.train_baseline(parts, names)
     truth = torch.tensor(parts["test"]["labels"])
     ours = (classify(parts["test"]["texts"]).argmax(dim=-1) == truth).float().mean().item()
     vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
@@ -138,8 +122,24 @@ def test_the_baseline_keeps_up_with_scikit_learn(splits):
     model.fit(vectors.fit_transform(parts["train"]["texts"]), parts["train"]["labels"])
     theirs = model.score(vectors.transform(parts["test"]["texts"]), parts["test"]["labels"])
     assert ours >= theirs - 0.005 and ours > 0.7
-    assert weights.shape == (len(features), 2)
-    assert weights[features.index("brilliant"), names.index("positive")] > 0
+    assert weights.shape == (len(words), 2)
+    assert weights[words.index("brilliant"), names.index("positive")] > 0
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_its_logits_are_those_of_probabilities(classes):
+    """What takes a model's logits [N, C] takes these too: softmax gives the probabilities."""
+    kinds = ["an awful film", "a fine film", "a so-so film"][:classes]
+    texts = [f"{kinds[i % classes]} {i // 5}" for i in range(60)]
+    split = {"texts": texts, "labels": [i % classes for i in range(60)]}
+    splits = {"train": split, "validation": split}
+    classify, weights, words, _ = baseline.train_baseline(splits, ["bad", "good", "so"][:classes])
+    logits = classify(texts)
+    assert logits.dtype == torch.float32 and logits.shape == (60, classes)
+    assert logits.argmax(dim=-1).tolist() == split["labels"]
+    assert weights.shape == (len(words), classes)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(split["labels"]))
+    assert loss < 0.3, "right, and sure of it"
 
 
 def test_a_text_of_unknown_words_has_no_features_and_an_answer_all_the_same(splits):
@@ -147,6 +147,41 @@ def test_a_text_of_unknown_words_has_no_features_and_an_answer_all_the_same(spli
     classify, *_ = baseline.train_baseline(*splits)
     logits = classify(["zzzz", "", "a brilliant film"])
     assert logits.isfinite().all() and torch.equal(logits[0], logits[1])
+
+
+def test_what_the_baseline_cannot_count_gets_one_line(splits, monkeypatch, tmp_path):
+    """No two texts that share a word; no scikit-learn, which is no part of requirements.txt."""
+    parts = {"train": {"texts": ["one", "two"], "labels": [0, 1]}} | {"validation": None}
+    with pytest.raises(UserError, match="nothing to count"):
+        baseline.train_baseline(parts, splits[1])
+    done = run_script("extras.baseline", "--subset", "0")
+    assert done.returncode == 2 and "--subset 0" in done.stderr
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)  # as if it were not installed
+    done = run_script("extras.baseline", "--data", PROJECT / "support" / "demo_reviews")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "pip install -r requirements-extra.txt" in done.stderr
+
+
+def test_a_subset_is_the_one_that_finetune_draws_and_is_loaded_once(monkeypatch, tmp_path):
+    """Else the two would be compared by what they have read; and IMDB is 100 MB to read twice."""
+    data, loaded, learned = str(PROJECT / "support" / "demo_reviews"), [], []
+    load_source, train_baseline = dataset.load_source, baseline.train_baseline
+    monkeypatch.setattr(
+        dataset, "load_source", lambda *words: loaded.append(words) or load_source(*words)
+    )
+    monkeypatch.setattr(
+        baseline,
+        "train_baseline",
+        lambda splits, names: learned.append(splits) or train_baseline(splits, names),
+    )
+    words = ("--data", data, "--subset", "200", "--seed", "7")
+    done = run_script("extras.baseline", *words, module=baseline)
+    assert done.returncode == 0 and len(loaded) == 1, done.stderr
+    drawn, _, _, _ = load_splits(data, seed=7, subset=200)
+    whole, _, _, _ = load_splits(data, seed=7)
+    assert learned[0] == {"train": drawn["train"], "validation": drawn["validation"]} | {
+        "test": whole["test"]
+    }
 
 
 def test_a_baseline_like_a_model_learns_from_the_same_reviews(rehearsed, tmp_path):
@@ -161,7 +196,7 @@ def test_a_baseline_like_a_model_learns_from_the_same_reviews(rehearsed, tmp_pat
     assert one["data_fingerprint"] == run["data_fingerprint"] == other["data_fingerprint"]
 
 
-def test_baseline_py_prints_and_writes_what_evaluate_py_would(tmp_path):
+def test_the_baseline_prints_and_writes_what_evaluate_py_would(tmp_path):
     """The same figures, from the same functions, on the same split."""
     words = ("--data", PROJECT / "support" / "demo_reviews", "--save", tmp_path / "b.csv")
     done = run_script("extras.baseline", *words, "--results", tmp_path / "b.json")

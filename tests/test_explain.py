@@ -1,4 +1,4 @@
-"""Appendices N and O: all of a long review, and why the model said so."""
+"""Reading all of a long review, and asking the model why it said so."""
 
 import json
 import math
@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import FAMILIES, PROJECT, make_model, run_script
 
-from dataset import encode, make_collate
-from model import load_model
+from dataset import encode, make_collate, special_ids
 from support.tables import load_table
 from support.windows import average, encode_windows, split_windows
-from support.errors import UserError
 from extras.explain import encode_words, explain, integrate_gradients, margin, paint, write_page
+from predict import Classifier
+from support.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -34,10 +34,11 @@ def test_windows_cover_every_token_and_are_full(length, room):
 def test_a_text_that_fits_is_one_window_and_the_mean_is_of_its_own_windows(tokenizer):
     """--windows changes nothing for short reviews, and never mixes two of them."""
     texts = ["the film was good", "a bad plot " * 30, "bad"]
-    input_ids, owners, spans, lengths = encode_windows(texts, tokenizer, 20)
-    plain, plain_lengths = encode(texts, tokenizer, 20, "head")
+    whole, _ = encode(texts, tokenizer, 10**9, "head")
+    input_ids, owners, _ = encode_windows(whole, *special_ids(tokenizer), 20)
+    cut, _ = encode(texts, tokenizer, 20, "head")
     assert owners[0] == 0 and owners[-1] == 2 and owners.count(1) > 3
-    assert input_ids[0] == plain[0] and input_ids[-1] == plain[2] and lengths == plain_lengths
+    assert input_ids[0] == cut[0] and input_ids[-1] == cut[2]
     logits = torch.randn(len(owners), 2)
     for number in range(3):
         rows = [i for i, owner in enumerate(owners) if owner == number]
@@ -64,6 +65,15 @@ def test_evaluate_and_predict_read_in_windows(rehearsed):
 
 
 # ------------------------------------------------------------------------------ gradients
+def ask(model, tokenizer, max_length=20, how="head+tail"):
+    """A Classifier of a model that no folder holds."""
+    classifier = Classifier.__new__(Classifier)
+    classifier.model, classifier.tokenizer, classifier.collate = model, tokenizer, make_collate(0)
+    classifier.run = {"arguments": {"max_length": max_length, "truncation": how}}
+    classifier.device, classifier.precision, classifier.batch_size = CPU, "fp32", 16
+    return classifier
+
+
 def test_integrated_gradients_of_a_straight_function_are_exact():
     """Each number's share is its weight times its change, and nothing is missing."""
     torch.manual_seed(0)
@@ -83,11 +93,10 @@ def test_integrated_gradients_of_a_curve_add_up_and_too_few_steps_show_in_the_ga
 
 def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
     """At the default steps, for reviews that the model has not been trained on."""
-    model, tokenizer, run = load_model(rehearsed[0])
+    classifier = Classifier(rehearsed[0], CPU)
     texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
-    collate = make_collate(tokenizer.pad_token_id)
     for text in texts[::20]:
-        found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
+        found = explain(classifier, text)
         moved = found["to"] - found["from"]
         assert abs(found["gap"]) < 0.01 * abs(moved)
         assert sum(found["shares"].values()) + found["gap"] == pytest.approx(moved, abs=1e-4)
@@ -95,19 +104,17 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
 
 def test_the_words_it_names_matter_more_than_others(rehearsed):
     """Of 200 reviews: leave out the three words with the largest shares, or three at random."""
-    model, tokenizer, run = load_model(rehearsed[0])
+    classifier, generator = Classifier(rehearsed[0], CPU), torch.Generator().manual_seed(0)
     texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
-    collate, generator = make_collate(tokenizer.pad_token_id), torch.Generator().manual_seed(0)
     falls = {"left_out": [], "shares": [], "random": []}
 
     def probability(words, target):
-        text = " ".join(words) or "."
-        ids, _ = encode([text], tokenizer, run["arguments"]["max_length"], "head+tail")
-        with torch.no_grad():
-            return model(torch.tensor(ids)).logits.softmax(dim=-1)[0, target].item()
+        max_length = classifier.run["arguments"]["max_length"]
+        ids, _ = encode([" ".join(words) or "."], classifier.tokenizer, max_length, "head+tail")
+        return classifier.logits(ids).softmax(dim=-1)[0, target].item()
 
     for text in texts[::2]:
-        found = explain(model, tokenizer, collate, text, run["arguments"], CPU)
+        found = explain(classifier, text)
         words, count = found["words"], len(found["words"])
         if count < 6:
             continue
@@ -127,9 +134,7 @@ def test_the_words_it_names_matter_more_than_others(rehearsed):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_can_be_explained(family, tokenizer):
     """Through inputs_embeds, which they all take."""
-    model = make_model(family, loud=True)
-    arguments = {"max_length": 20, "truncation": "head+tail"}
-    found = explain(model, tokenizer, make_collate(0), "the film was good " * 8, arguments, CPU)
+    found = explain(ask(make_model(family, loud=True), tokenizer), "the film was good " * 8)
     assert abs(found["gap"]) < 0.02 * max(1, abs(found["to"] - found["from"]))
     assert set(found["shares"]) == set(found["left_out"]) < set(range(32)), "the rest was cut"
 
@@ -137,8 +142,8 @@ def test_every_family_can_be_explained(family, tokenizer):
 def test_any_class_can_be_explained_and_a_model_without_embeddings_is_refused(tokenizer):
     """A page explains the answer that was given, which with --windows may be another one."""
     model, text = make_model(loud=True), "the film was good"
-    about = (tokenizer, make_collate(0), text, {"max_length": 20, "truncation": "head"}, CPU)
-    ways = [explain(model, *about, quick=True, target=number) for number in (0, 1)]
+    classifier = ask(model, tokenizer)
+    ways = [explain(classifier, text, quick=True, target=number) for number in (0, 1)]
     assert [way["target"] for way in ways] == [0, 1]
     assert ways[0]["shares"][1] == pytest.approx(-ways[1]["shares"][1], abs=1e-5)
 
@@ -148,7 +153,7 @@ def test_any_class_can_be_explained_and_a_model_without_embeddings_is_refused(to
 
     model.register_forward_pre_hook(only_ids, with_kwargs=True)
     with pytest.raises(UserError, match="takes token ids only"):
-        explain(model, *about)
+        explain(classifier, text)
 
 
 # ------------------------------------------------------------------------------ words, output
@@ -170,17 +175,32 @@ def test_the_margin_is_the_logarithm_of_the_odds():
 def test_explanations_are_shown_in_signs_in_json_and_as_a_page(rehearsed, tmp_path):
     """Where the output is no terminal there are no colors; and HTML in a review stays text."""
     text = "I loved it <script>alert(1)</script> \x1b[31mred"
-    words = ("predict.py", "--model", rehearsed[0], "--explain")
-    done = run_script(*words, "--html", tmp_path / "why.html", text)
+    words = ("extras.explain", "--model", rehearsed[0])
+    done = run_script(*words, "--html", tmp_path / "why.html", text, "A dull film")
     assert done.returncode == 0 and "\x1b" not in done.stdout, done.stderr
-    assert re.search(r"loved\(\++\)", done.stdout) and "gap" in done.stdout
+    assert re.search(r"loved\(\++\)", done.stdout) and done.stdout.count("unexplained") == 2
     written = (tmp_path / "why.html").read_text()
-    assert "<script" not in written and "&lt;script&gt;" in written
-    answer = json.loads(run_script(*words, "--json", text).stdout)
+    assert "<script" not in written and "&lt;script&gt;" in written and ">dull</span>" in written
+    done = run_script(*words, "--json", text)
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["text", "label", "score", "words", "gap"] and answer["text"] == text
     assert [set(word) for word in answer["words"]] == [{"word", "share"}] * len(answer["words"])
     assert isinstance(answer["gap"], float)
-    for bad in (["--windows", "--explain", "a"], ["--html", "x.html", "a"]):
-        assert run_script("predict.py", "--model", rehearsed[0], *bad).returncode == 2
+    said = json.loads(run_script("predict.py", *words[1:], "--json", text).stdout)
+    assert (answer["label"], answer["score"]) == (said["label"], pytest.approx(said["score"]))
+
+
+def test_what_cannot_be_explained_gets_one_line(rehearsed, tmp_path):
+    """Before anything is computed, and no file of the model is lost."""
+    model = rehearsed[0]
+    for words, message in (
+        ([" "], "empty"),
+        ([], "texts"),
+        (["--html", model / "config.json", "good"], "is read"),
+        (["--device", "abacus", "good"], "abacus"),
+    ):
+        done = run_script("extras.explain", "--model", model, *words)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_colors_are_only_for_words_that_count():
@@ -190,4 +210,4 @@ def test_colors_are_only_for_words_that_count():
     assert paint(["a", "b", "c"], {0: 1.0, 1: -0.5, 2: 0.01}, colored=False) == "a(+++) b(--) c"
     found = {"words": ["a"], "left_out": {0: 1.0}, "shares": {0: -1.0}}
     found |= {"gap": 0.0, "from": 0.0, "to": 1.0}
-    assert write_page([("positive", 0.9, found)]).count('<span class="') == 2
+    assert write_page([("positive", found | {"score": 0.9})]).count('<span class="') == 2

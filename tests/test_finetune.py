@@ -16,8 +16,8 @@ from transformers import (
 from dataset import make_batches, make_collate
 from finetune import count_steps, decay_groups, rate_factor
 from model import parameter_parts
-from support.errors import UserError
 from support.unfinished import Run, best_epoch
+from support.errors import UserError
 
 # ------------------------------------------------------------------------------ accumulation
 @pytest.mark.parametrize(
@@ -94,7 +94,8 @@ def test_the_optimizer_gets_the_scheduled_rate_at_every_step(arguments, monkeypa
         torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"])
     )
     args = arguments(*"--epochs 2 --batch-size 2 --accumulate 2 --lr 0.5 --warmup 0.2".split())
-    train(make_model(), make_examples_of_lengths([5] * 18), args)  # 9 micro-batches, 5 windows, twice
+    # 9 micro-batches, 5 windows, twice
+    train(make_model(), make_examples_of_lengths([5] * 18), args)
     assert rates == [pytest.approx(0.5 * rate_factor(step, 2, 10)) for step in range(10)]
     assert len(rates) == 2 * count_steps(18, 2, 2)
 

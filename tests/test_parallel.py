@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from dataset import make_collate
 from evaluate import predict_logits
-from extras.report import read_history
+from extras.kept import read_history
 from support import devices, unfinished
 
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes

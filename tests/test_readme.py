@@ -13,7 +13,8 @@ import shlex
 import pytest
 from conftest import PROJECT
 
-from support.options import command_line, parse_arguments
+from extras.kept import command_line
+from support.options import parse_arguments
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 TABLES = runpy.run_path(str(PROJECT / "docs" / "results" / "tables.py"))

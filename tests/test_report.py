@@ -14,9 +14,10 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from extras.calibration import calibration_error, coverage, fit_temperature, reliability
 from extras.compare import difference_interval
+from extras.kept import read_answers
 from extras.report import read_all, which_is_better
 from support.files import OURS
-from support.saved import keep_answers, read_answers
+from support.saved import keep_answers
 
 
 def make_answers(n=2000, classes=2, sharpness=1.0):

@@ -445,7 +445,7 @@ def test_history_holds_every_step_and_every_epoch_once(undisturbed, place):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("same", [1]), ("step", {}), ("history", 7), ("seconds", 1), ("random", []), ("optimizer", {})],
+    [("same", [1]), ("step", {}), ("history", 7), ("seconds", 1), ("random", []), ("scaler", 1)],
 )
 def test_a_strange_checkpoint_with_right_checksums_is_refused_in_one_line(
     stopped, place, key, value

@@ -116,6 +116,6 @@ def test_the_command_writes_no_model(rehearsed, tmp_path):
 
 
 def test_it_is_not_asked_about_a_run_that_goes_on(tmp_path):
-    """The first loss of weights that have been trained is no guess, and nothing is wrong with it."""
+    """The first loss of trained weights is no guess, and nothing is wrong with that."""
     done = run_script("extras.sanity", "--resume", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -87,9 +87,8 @@ def test_a_subset_is_drawn_equally_from_each_class_and_from_everywhere():
 
 def test_every_seed_reads_the_same_test_reviews():
     """Else no two runs could be compared, and their deviation would be that of the draw as well."""
-    one, other = (
-        load_splits(str(PROJECT / "support" / "demo_reviews"), seed=seed, subset=50)[0] for seed in (1, 2)
-    )
+    data = str(PROJECT / "support" / "demo_reviews")
+    one, other = (load_splits(data, seed=seed, subset=50)[0] for seed in (1, 2))
     assert one["test"] == other["test"]
     assert one["train"] != other["train"] and one["validation"] != other["validation"]
 

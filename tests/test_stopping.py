@@ -64,7 +64,7 @@ def test_ctrl_c_at_work_is_one_line(rehearsed, script):
 
 
 def test_a_reader_who_leaves_ends_the_command_in_one_line(rehearsed):
-    """`python predict.py ... | head`: Python must write what it holds back before it is too late."""
+    """`python predict.py ... | head`: what Python holds back must come out before it ends."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
         [sys.executable, "predict.py", "--model", rehearsed[0], "Loved it"],
@@ -76,7 +76,8 @@ def test_a_reader_who_leaves_ends_the_command_in_one_line(rehearsed):
     )
     process.stdout.close()
     said = process.stderr.read()
-    assert process.wait() == 1 and "Traceback" not in said and said.endswith("stopped: nobody reads the output any more\n")
+    assert process.wait() == 1 and "Traceback" not in said
+    assert said.endswith("stopped: nobody reads the output any more\n")
 
 
 def test_without_hub_and_cache_the_run_ends_at_once_and_names_two_ways_out(tmp_path):

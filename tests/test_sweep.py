@@ -1,4 +1,4 @@
-"""Appendix S: every value with every seed, once."""
+"""Every value with every seed, once."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
 
     def run_here(command):  # and not in a new process, which imports torch anew
         words = [os.fsdecode(word) for word in command]  # fails where a real process would
-        return run_script(*words[1:], cwd=tmp_path)
+        return run_script(*words[2 if words[1] == "-m" else 1 :], cwd=tmp_path)
 
     monkeypatch.setattr(sweep.subprocess, "run", run_here)
     monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)  # Ctrl-C is the tests' own
@@ -54,6 +54,17 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
     assert again.returncode == 2 and "choose another --folder" in again.stderr  # seed=1, tail
 
 
+def test_a_sweep_over_seeds_alone_names_its_row(tmp_path, monkeypatch):
+    """It tells how much is luck. A row without a name looks like a mistake."""
+    monkeypatch.setattr(sweep, "run_once", lambda folder, words, test: [0.8, 0.9, 0.7])
+    options = {"cwd": tmp_path, "module": sweep}
+    done = run_script("extras.sweep", "seed=1,2", "--", "--demo", **options)
+    rows = done.stdout.splitlines()
+    assert re.split(r"\s{2,}", rows[-1])[:2] == ["(as typed)", "80.00%"] and rows[-1][-1] == "2"
+    done = run_script("extras.sweep", "lr=1e-4,2e-4", "seed=1,2", "--", "--demo", **options)
+    assert [row.split()[0] for row in done.stdout.splitlines()[-2:]] == ["lr=1e-4", "lr=2e-4"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -65,7 +76,8 @@ def test_a_sweep_tries_all_goes_on_and_adds_up(tmp_path, monkeypatch):
         ["lr=1,x"],
         ["out=a"],
         ["seed=1", "--test", "0"],
-        ["seed=1", "--", "--sanity"],
+        ["seed=1", "--", "--overwrite"],
+        ["seed=1", "--", "--out", "a"],
         ["seed=1", "--", "--batch-size", "0"],
     ],
 )

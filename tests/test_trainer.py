@@ -164,7 +164,7 @@ def test_it_would_be_noticed_if_one_norm_were_decayed(arguments, tmp_path, monke
 
 
 def test_the_peer_in_the_readme_can_be_run(rehearsed):
-    """docs/results/trainer.py, with few reviews: its accuracy comes with the n that was asked for."""
+    """docs/results/trainer.py, with few reviews: its accuracy comes with the n of the command."""
     words = ("--data", PROJECT / "support" / "demo_reviews", "--model", rehearsed[0] / "untrained")
     words += ("--subset", "40", "--epochs", "1", "--test", "50")
     done = run_script("docs.results.trainer", *words)

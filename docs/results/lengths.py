@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 
 from dataset import encode, load_splits, make_batches
-from support.banner import describe_lengths
-from support.options import command_line, parse_arguments
+from extras.kept import command_line
+from support.options import parse_arguments
 from support.pretrained import load_tokenizer
+from support.banner import describe_lengths
 
 RESULTS = Path(__file__).resolve().parent
 RUNS = {

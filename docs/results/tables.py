@@ -13,8 +13,8 @@ from statistics import mean, stdev
 from evaluate import wilson_interval
 from extras import benchmark
 from extras.compare import difference_interval, mcnemar
+from extras.kept import command_line
 from support.files import write_whole
-from support.options import command_line
 
 RESULTS = Path(__file__).resolve().parent
 

@@ -21,8 +21,6 @@ Words     A gradient says, for every weight, in which direction and how steeply 
 Shows     $ python finetune.py --demo --epochs 1 --subset 160 --out demo-short
           train      160 reviews (80 negative, 80 positive)
           ...
-          batch      16 reviews x 1 accumulated = 16 to an optimizer step; 10 steps an epoch, 10 in
-          ...
           saved in demo-short. Next:
 """
 
@@ -278,7 +276,8 @@ def show_plan(args, model, splits, facts, steps):
     are decayed. Read it: most mistakes in a command show here.
     """
     lengths = [len(ids) for ids in splits["train"]["input_ids"]]
-    # The first epoch's batches stand for all: the shares differ little from epoch to epoch.
+    # The first epoch's batches stand for all: how much is padding differs little from epoch to
+    # epoch, because the pools are large.
     batches = make_batches(lengths, args.batch_size, args.seed, epoch=0)
     facts["shares"] = describe_lengths(
         splits["train"]["lengths"], args.max_length, batches, args.seed

@@ -11,6 +11,8 @@ import string
 from collections import Counter
 from pathlib import Path
 
+import torch
+
 from support.errors import UserError
 
 REVIEWS = Path(__file__).resolve().parent / "demo_reviews"
@@ -54,7 +56,6 @@ def make_untrained_model(folder, texts, seed=0):
     texts: they decide the vocabulary, so they should be the training reviews alone.
     """
     # Here and not above: they take seconds to load, and most commands do without them.
-    import torch
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from transformers import DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizer

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from dataset import make_collate
 from evaluate import predict_logits
 from extras.kept import read_history
-from support import devices, unfinished
+from support import devices
 
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
 # share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
@@ -124,17 +124,17 @@ def test_every_process_gets_its_own_random_numbers_back(monkeypatch, arguments):
 
     def become(rank):
         for name, value in (("rank", rank), ("world", 3)):
-            monkeypatch.setattr(unfinished, name, lambda value=value: value)
+            monkeypatch.setattr(devices, name, lambda value=value: value)
 
     for rank in range(3):
         become(rank)
         torch.manual_seed(rank)
-        states.append(unfinished.random_states(cpu))
+        states.append(devices.random_states(cpu))
         expected.append(torch.rand(4))
     together = [sum(one[0] for one in states)]  # as add_up() does
     for rank in range(3):
         become(rank)
-        unfinished.put_back_random(cpu, together)
+        devices.put_back_random(cpu, together)
         assert torch.equal(torch.rand(4), expected[rank])
 
 

@@ -8,10 +8,15 @@ Run       python dataset.py "It isn't good :(" "Loved it"
           python dataset.py --data support/demo_reviews
 Expect    every step for your own sentences: text, tokens, ids, what truncation cuts, the padded
           batch and its mask. With --data: which reviews play which role, and what was left out.
+Words     A token is a word or a piece of one. A batch is what the model reads at once, because many
+          reviews at once are faster than one after the other. An epoch is one pass over all train
+          reviews. IMDB is a set of 50,000 film reviews (Maas et al. 2011); DistilBERT a model that
+          was pretrained on much text, a smaller BERT; the hub, huggingface.co, where both lie.
 Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in all,
           C classes. [B, T] is a tensor (a table of numbers) of B rows and T columns; [] is a single
           number.
 Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved it"
+          ...
              [CLS]      it     isn       '       t    good       :       (   [SEP]
                  2     214     213       6      45     196      23       7       3
              [CLS]   loved      it   [SEP]   [PAD]   [PAD]   [PAD]   [PAD]   [PAD]
@@ -45,8 +50,8 @@ def clean(text):
 
     Nothing else. IMDB's texts were cut out of web pages. `<br />` holds no opinion, and costs four
     tokens each time. Punctuation, "not" and ":(" do hold one, and the model met all of them when it
-    was pretrained; the stop-word lists of older recipes take away what it knows. Upper case is left
-    to the tokenizer: some models need it, others lower it themselves.
+    was pretrained. Older recipes take "not" away, with all words that are frequent. Upper case is
+    left to the tokenizer: some models need it, others lower it themselves.
     """
     text = text.encode("utf-8", errors="replace").decode("utf-8")  # half an emoji becomes "?"
     text = " ".join(re.sub(LINE_BREAK, " ", text).split())
@@ -66,16 +71,16 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
     names: the names of the classes, found in the labels unless a trained model gives them.
     notes: what was dropped, held out or drawn, one printable line each.
     fingerprint: 16 letters that change when the data or its division does.
-    data: a file, a folder with train.* and test.*, or the name of a data set on the hub. seed: of
-        what is held out and drawn, but for test. subset: so many train reviews, as many of each
-        class, and at most so many of validation and test; None for all.
+    data: a file, a folder with train.* and test.*, or the name of a data set on the hub. seed:
+        another one holds out and draws other reviews (test ones excepted). subset: how many train
+        reviews to draw, equally from each class, and at most how many of validation and of test;
+        None for all.
     Raises UserError where the data cannot be read or its labels cannot be used.
     """
     if subset is not None and subset < 1:
         raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
     found = load_source(data, text_column, label_column)  # {role: (texts, labels)}, as they stand
-    # The classes are what stands in train's labels. A trained model brings its own names, in the
-    # order of its logits; another file's labels are looked up among them.
+    # The classes are what stands in train's labels; a trained model brings its own names.
     names, notes = names or find_label_names(found["train"][1]), []
     splits = {
         role: usable_rows(*columns, names, role, notes, clean) for role, columns in found.items()
@@ -106,11 +111,12 @@ def hold_out(splits, role, seed, notes, share=0.1):
         rows of one label   A A A B B B B C C C D D D D E E E
         role                t t t t t g g v v v v v g g t t t     t train, v validation, g gap
 
-    Films B and D reach into the gaps, so neither is in both t and v. (A held-out film can still be
-    in train under the other label, and mislead: this validation errs a little on the low side.)
+    Films B and D reach into the gaps, so neither is in both t and v. (Reviews of a held-out film
+    can still be in train under the other label. A model that has learned "this film: negative" from
+    them is wrong here, so this validation errs a little on the low side.)
     """
     # A tenth is a compromise: fewer rows would choose the epoch by luck, more would be missed in
-    # train. For the test split of a file that has none, the same rules hold.
+    # train. Where the rows of a file are in no order, a block is as good as a draw.
     train = splits["train"]
     generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
     kept, held = [], []
@@ -131,7 +137,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
 
 
 def drop_copies(splits, notes):
-    """No text may stand on two sides: a copy in test is a leaked answer. The copy leaves train."""
+    """No text may stand on two sides: a copy in test is a leaked answer. Test keeps its own."""
     for role, others in (("validation", ["test"]), ("train", ["test", "validation"])):
         elsewhere = {text for other in others for text in splits[other]["texts"]}
         kept = [i for i, text in enumerate(splits[role]["texts"]) if text not in elsewhere]
@@ -181,8 +187,8 @@ def load_split(run, role, data=None, columns=(None, None), subset=None, draw_see
     run: a model's run.json, which knows the data, their columns and the seed of its training.
     data, columns: others than those, or None. A file that the model was not trained on is taken
     whole. Everything else is divided again, with the same seed, so "validation" means the rows that
-    were held out then and no others. subset: draw so many reviews, the same for every model that is
-    asked; draw_seed: draw others. Raises UserError if no review is left.
+    were held out then and no others. subset: draw so many reviews, from test the same ones for all
+    models; draw_seed: draw others. Raises UserError if no review is left.
     """
     trained, names = run["arguments"], run["labels"]
     usual = trained["text_column"], trained["label_column"]
@@ -207,9 +213,8 @@ def load_split(run, role, data=None, columns=(None, None), subset=None, draw_see
 
 
 # ------------------------------------------------------------------------------ 3. tokens and ids
-# A token is a word, or a piece of one, from a fixed list of some 30,000; its number in the list is
-# its id. A rare word becomes several pieces: "regrettable" is regret ##table. So every text can be
-# written with the list, and the model has to know only that many vectors.
+# Tokens come from a fixed list of some 30,000; a token's number in the list is its id. A rare word
+# becomes several pieces: "regrettable" is regret ##table. So the list is enough for every text.
 def special_ids(tokenizer):
     """The ids that the model expects before and after each text: for BERT [101] and [102].
 
@@ -233,7 +238,7 @@ def truncate(ids, room, how):
     """
     if len(ids) <= room:
         return ids
-    head = {"head": room, "tail": 0, "head+tail": room // 4}[how]
+    head = {"head": room, "tail": 0, "head+tail": room // 4}[how]  # so many from the front
     # The tail is counted from the front: with no tail, ids[-0:] would be all of them.
     return ids[:head] + ids[len(ids) - (room - head) :]
 
@@ -262,10 +267,7 @@ def encode(texts, tokenizer, max_length, how, progress=False):
 
 # ------------------------------------------------------------------------------ 4. batches
 def make_examples(input_ids, labels):
-    """Pair token ids with labels, as collate takes them.
-
-    input_ids: a list of lists. labels: as many class numbers. Returns a list of dicts.
-    """
+    """Pair token ids (a list of lists) with as many class numbers, as collate takes them."""
     return [{"input_ids": ids, "label": label} for ids, label in zip(input_ids, labels)]
 
 
@@ -293,8 +295,10 @@ def make_collate(pad_token_id):
         input_ids = torch.full((len(examples), longest), pad_token_id)  # [B, T]
         for row, example in enumerate(examples):
             input_ids[row, : len(example["input_ids"])] = torch.tensor(example["input_ids"])
-        # The mask is made of the lengths. `input_ids != pad_token_id` would also hide a real token
-        # that happens to have the padding id. Columns [1, T] < lengths [B, 1] gives [B, T].
+        # In the model's attention every token looks at the others; the mask says at whom it may. It
+        # is made of the lengths: `input_ids != pad_token_id` would also hide a real token of that
+        # id, for some models pad with a token that ends texts as well. Columns [1, T] < lengths
+        # [B, 1] gives [B, T].
         attention_mask = (torch.arange(longest)[None, :] < lengths[:, None]).long()  # [B, T]
         labels = torch.tensor([example["label"] for example in examples])  # [B]
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
@@ -313,8 +317,8 @@ def make_batches(lengths, batch_size, seed, epoch):
     rows into large pools, sort each pool by length, cut it into batches, and shuffle the batches.
     Which reviews share a batch still changes in every epoch, and so does the order of the lengths.
 
-    The order is a function of (seed, epoch) and of nothing else. So the order of any epoch can be
-    dealt again, for example when a stopped run goes on.
+    The order follows from what is given here and from nothing that ran before. So that of any epoch
+    can be dealt again, for example when a stopped run goes on.
     """
     generator = random.Random(f"{seed} {epoch}")
     rows = list(range(len(lengths)))
@@ -370,8 +374,8 @@ def main():
 
 def show_splits(args):
     """Print what --data holds, how it was divided, and two reviews of each split."""
-    where = args.data, args.text_column, args.label_column
-    splits, names, notes, _ = load_splits(*where, args.seed, args.subset)
+    columns = args.text_column, args.label_column
+    splits, names, notes, _ = load_splits(args.data, *columns, args.seed, args.subset)
     for role, split in splits.items():
         counts = Counter(split["labels"])
         print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")

@@ -49,7 +49,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     """The logits, one raw score per class, of every example: [N, C], float32, on the CPU.
 
     Row i belongs to examples[i]. examples and collate: see dataset.py. batch_size: None for
-    usual_batch_size(). title: show a progress bar with it. The labels of the examples are not read.
+    usual_batch_size(). title: show a progress bar with it. The model is not told the labels.
     """
     batch_size = batch_size or usual_batch_size(device)
     # Here the order may be any, because nothing is learned. Sorted by length, batches need hardly
@@ -71,9 +71,9 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
                 total=len(examples), desc=title, unit=" reviews", disable=title is None, leave=False
             ) as bar,
         ):
-            # share() gives all of it. With torchrun, several processes divide the batches among
-            # them; each fills in the rows of its own and leaves the others 0, and add_up() at the
-            # end gives the sum of all tables to all of them.
+            # share() gives all batches, and add_up() below changes nothing. (With torchrun, which
+            # starts several processes, each fills in the rows of its share, and leaves the others
+            # 0; add_up() gives the sum of all tables to all of them.)
             for start in share(range(0, len(order), batch_size)):
                 rows = order[start : start + batch_size]
                 batch = to_device(collate([examples[i] for i in rows]), device)
@@ -106,8 +106,8 @@ def wilson_interval(correct, n, confidence=0.95):
     p +- 1.96 sqrt(p(1-p)/n) says "100 % +- 0" after three right answers of three; Wilson's says
     44 % to 100 %. Returns (low, high), both from 0 to 1.
     """
-    # It holds every true accuracy at which this many right answers would be no surprise: those that
-    # the observed share is at most z of their standard errors away from.
+    # Take each accuracy that could be the true one, and ask: would this many right answers be a
+    # surprise? The interval holds those for which they would not be (95 % of all draws are nearer).
     z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
     p = correct / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -120,7 +120,7 @@ def score(logits, labels, names):
 
     Nothing here is a mean of batch means: with 25 reviews in batches of 10, 10 and 5 that would
     count each of the last five twice. Count over all reviews, then divide once.
-    Returns a dict of plain numbers, ready for run.json. A figure of your own goes in here; then
+    Returns a dict that JSON can hold, ready for run.json. A figure of your own goes in here; then
     run.json, history.jsonl and --results have it, too. Precision, recall and F1 are 0 where they
     would be 0 / 0, as in scikit-learn with labels=all classes and zero_division=0.
     The confusion matrix has a row for what the reviews are, a column for what they were called:
@@ -131,7 +131,7 @@ def score(logits, labels, names):
     labels = torch.as_tensor(labels)  # [N]
     n, classes = logits.shape
     confusion = torch.zeros(classes, classes, dtype=torch.long)  # [truth, prediction]
-    # confusion[label, prediction] += 1 for each review; accumulate, or a pair counts only once.
+    # confusion[label, prediction] += 1 for each review. (Without accumulate=True: at most 1.)
     confusion.index_put_((labels, logits.argmax(dim=-1)), torch.tensor(1), accumulate=True)
     correct = confusion.diagonal().sum().item()
     # One figure for all classes hides which of them the model is bad at. A model that says
@@ -206,18 +206,19 @@ def main():
     # From texts to logits, prepared as in training: a model that has learned from the ends of long
     # reviews should be asked about their ends. With --windows nothing is cut. A long review then
     # has several lists of ids, and its answer is the mean of their logits.
-    max_length, how = run["arguments"]["max_length"], run["arguments"]["truncation"]
-    most, how = (10**9, "head") if args.windows else (max_length, how)  # 10^9: nothing is cut
-    input_ids, split["lengths"] = encode(split["texts"], tokenizer, most, how, progress=True)
+    max_length, truncation = run["arguments"]["max_length"], run["arguments"]["truncation"]
+    most = 10**9 if args.windows else max_length  # 10^9: nothing is cut
+    input_ids, split["lengths"] = encode(split["texts"], tokenizer, most, truncation, progress=True)
     if args.windows:
         input_ids, owners, _ = encode_windows(input_ids, *special_ids(tokenizer), max_length)
     examples = make_examples(input_ids, [0] * len(input_ids))  # the model is not told the labels
     batch_size = args.batch_size or usual_batch_size(device)
-    how = make_collate(tokenizer.pad_token_id), device, precision, batch_size, "evaluating"
+    collate = make_collate(tokenizer.pad_token_id)
     started = time.perf_counter()
     # Only the asking is timed: no loading, no tokenizing.
     with out_of_memory(f"try --batch-size {max(1, batch_size // 2)}"):
-        logits = predict_logits(model, examples, *how)
+        asked = model, examples, collate, device, precision, batch_size
+        logits = predict_logits(*asked, title="evaluating")
     if args.windows:
         logits = average(logits, owners, len(split["texts"]))  # [windows, C] becomes [N, C]
     seconds = time.perf_counter() - started
@@ -231,8 +232,8 @@ def main():
     print_mistakes(logits, split, names)
     # (torchrun: one process writes for all.)
     if rank() == 0:
-        how = {"seconds": seconds, "figures": figures, "by_length": by_length}
-        keep_evaluation(args, run, split, logits, precision, hardware_name(device), how)
+        found = {"seconds": seconds, "figures": figures, "by_length": by_length}
+        keep_evaluation(args, run, split, logits, precision, hardware_name(device), found)
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

@@ -15,9 +15,12 @@ Files     the folder of --out gets model and tokenizer, run.json (how it was mad
 Expect    a banner of what follows from your arguments, a progress bar for each epoch, validation
           after each, one reading of the test split, and a folder that evaluate.py and predict.py
           understand. Ctrl-C stops it, and says which command goes on.
-Words     A gradient says, for every weight, in which direction and how steeply the loss rises. An
-          epoch is one pass over all train reviews. A micro-batch is what fits into memory at once.
-          A window is the `--accumulate` micro-batches whose gradients make one optimizer step.
+Words     The loss says how wrong the answers are. A gradient says, for every weight, in which
+          direction and how steeply the loss rises. The optimizer moves each weight a little the
+          other way; how far, times the learning rate. That is a step. An epoch is one pass over all
+          train reviews. A micro-batch is what fits into memory at once. A window is the
+          `--accumulate` micro-batches whose gradients make one step (and no piece of a long text,
+          as in --windows). Torchrun starts one run as several processes, one for each device.
 Shows     $ python finetune.py --demo --epochs 1 --subset 160 --out demo-short
           train      160 reviews (80 negative, 80 positive)
           ...
@@ -51,11 +54,12 @@ from support.unfinished import Run, find_checkpoint
 def decay_groups(model, weight_decay):
     """AdamW's two parameter groups: decay for matrices, none for vectors.
 
-    Weight decay pulls weights toward 0, which keeps matrices from growing. The scales of the layer
-    norms are vectors that start at 1: pulled toward 0 they switch their layer off. Biases are
-    vectors too. Counting dimensions needs no names. The usual list of names, "bias" and
-    "LayerNorm.weight", misses the scales of 12 of DistilBERT's 13 layer norms. AdamW: Loshchilov
-    and Hutter 2019.
+    Weight decay pulls weights toward 0, which keeps matrices from growing. Most of a model is
+    matrices, [out, in], that vectors are multiplied by. A layer norm brings the numbers of a vector
+    to one scale, with a learned factor for each, which starts at 1: pulled toward 0 it would switch
+    its layer off. These factors are vectors, and so are the biases, which are added. So count the
+    dimensions. The usual list of names, "bias" and "LayerNorm.weight", misses the factors of 12 of
+    DistilBERT's 13 layer norms. AdamW: Loshchilov and Hutter 2019.
     """
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
@@ -74,8 +78,8 @@ def rate_factor(step, warmup_steps, total_steps):
 
     It rises from 0 to 1 during warm-up, because AdamW knows nothing of the gradients at first, and
     full steps would spoil pretrained weights. Then it falls in a straight line that would reach 0
-    after the last step, because ever smaller steps settle. The same numbers as transformers'
-    get_linear_schedule_with_warmup.
+    just after the last step: near a good place, large steps would jump about it. The same numbers
+    as transformers' get_linear_schedule_with_warmup.
     """
     if step < warmup_steps:
         return step / warmup_steps
@@ -85,10 +89,10 @@ def rate_factor(step, warmup_steps, total_steps):
 def phase_of(epoch, args, steps_per_epoch):
     """The optimizer steps [first, last) of the phase that an epoch belongs to.
 
-    A phase is a run of epochs in which the same weights train. With --head-epochs there are two:
-    the head alone, then all that is to train. Each has a warm-up and a decay of its own, so the
-    rate starts at 0 twice. When layers thaw, AdamW knows nothing of them, and a rate near its peak
-    would throw away what they had learned.
+    A phase is a series of epochs in which the same weights train. With --head-epochs there are two:
+    the head alone, then all that is to train. In each the rate rises and falls anew. When layers
+    thaw, AdamW knows nothing of them, and a rate near its peak would throw away what they had
+    learned. (A phase whose warm-up is shorter than one step begins at the full rate.)
     """
     thaw = min(args.head_epochs, args.epochs)
     first, last = (0, thaw) if epoch < thaw else (thaw, args.epochs)
@@ -112,9 +116,10 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         now and then a checkpoint, so that a stopped run can go on and end with the same weights, to
         the last bit. For that a checkpoint needs all that decides the next step: the weights as
         they stand (not the best so far), AdamW's running means, the scaler's factor, where the
-        random numbers of dropout have come to, and the number of the step. The order of the data
-        and the learning rate need no place in it, because they are functions of seed and step.
-    Raises UserError when the loss is no number any more: one such step makes every weight NaN.
+        random numbers of dropout have come to, and the number of the step. Which epochs have been
+        validated, and how well, stands in history.jsonl. The order of the data and the learning
+        rate need no place on disk. They are functions of the options and of the step.
+    Raises UserError (in note()) when the loss is no number any more.
     """
     # A validation split is needed to choose; without one the loop trains and keeps nothing.
     examples, validation = splits["train"]["examples"], splits.get("validation")
@@ -123,19 +128,19 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
     collate = make_collate(tokenizer.pad_token_id)
 
     # AdamW keeps two running means for every weight, of its gradient and of the gradient's square,
-    # and divides the first by the root of the second. So a weight moves by about lr a step, however
-    # large or small its gradients are. fused: in one pass over memory, not in ten.
+    # and divides the first by the root of the second. So a weight moves by about lr a step, whether
+    # its gradients are usually large or small. A frozen weight has no gradient: AdamW passes it
+    # over, decay and all. fused: in one pass over memory, not in ten.
     optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.lr, fused=True)
     # fp16 gradients can be too small to represent. The scaler multiplies the loss, and with it all
     # gradients, by a large number (65,536 at first). For fp32 and bf16 it does nothing.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    # One counter for the whole run: 0, or where a stopped run goes on. The epoch follows from the
-    # epochs that have been validated, and the place in it from the difference.
+    # One counter for the whole run: 0, or where a stopped run goes on.
     step = run.restore(model, optimizer, scaler, device)
     model.train()  # dropout is on
 
     for epoch in range(run.epochs_done, args.epochs):
-        if run.patience_is_over():
+        if run.patience_is_over():  # --patience epochs have brought none that is better
             break
         # 1. What may move: at first perhaps only the head, so that its random start does not shake
         #    the pretrained layers below it.
@@ -144,7 +149,7 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         warmup = int(args.warmup * (last - first))
 
         # 2. Windows of up to `accumulate` micro-batches. The last one of an epoch may be shorter.
-        #    A resumed run leaves out those that it has taken already.
+        #    A resumed run leaves out those that it has `done` of this epoch.
         batches = make_batches(lengths, args.batch_size, args.seed, epoch)
         starts = range(0, len(batches), args.accumulate)
         windows = [batches[start : start + args.accumulate] for start in starts]
@@ -172,13 +177,16 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
                 #    for a coin toss between two. Their sum is divided by the reviews in the WINDOW.
                 #    Then the gradients of the micro-batches add up to exactly that of one large
                 #    batch of the same reviews. The usual way, the mean of each micro-batch divided
-                #    by `accumulate`, is wrong at ragged ends. Take 8 + 8 + 8 + 6 reviews: each of
-                #    the 6 would count 1/24, the others 1/32. And in a last window of one
-                #    micro-batch all would count a quarter of what they should.
+                #    by `accumulate`, is wrong where they differ. Take 4 of them, of 8 + 8 + 8 + 6
+                #    reviews: each of the 6 would count 1/24, the others 1/32, where 1/30 is right.
+                #    And in a last window of a single micro-batch, all would count a quarter of what
+                #    they should.
                 loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews  # []
 
-                # 5. Backward adds this micro-batch's gradients to those that each weight holds, and
-                #    frees what forward had kept for it. So memory is needed for one micro-batch.
+                # 5. Backward. In the forward pass PyTorch has noted every operation. Now it goes
+                #    the same way back, from the loss to the weights, by the chain rule, and adds
+                #    each weight's gradient to its .grad. Then it frees the notes: memory is needed
+                #    for one micro-batch at a time, however many make a window.
                 scaler.scale(loss).backward()
                 window_loss += loss.detach()
 
@@ -187,12 +195,14 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
             # 6. Clip. The norm is the length of all gradients, taken as one vector. A longer one is
             #    shrunk to args.clip. Otherwise one odd window would stay in AdamW's running means
             #    and decide the direction of many steps after it. Unscale first: under fp16 all
-            #    gradients are 65,536 times too large until then, and all of them would be clipped.
+            #    gradients are some 65,536 times too large until then. All would be clipped, and
+            #    every window would have the same say, whether its gradient is large or small.
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)  # []
 
             # 7. One step, at the rate of its number within the phase. With --head-epochs 1 the rate
-            #    is 0 at the first step of epoch 1, and again at the first of epoch 2.
+            #    is 0 at the first step of the first epoch, and again at the first of the second.
+            #    (Under fp16 a step with an infinite gradient is skipped, and update() scales less.)
             rate = args.lr * rate_factor(step - first, warmup, last - first)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -207,7 +217,8 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
 
         # 9. Validate. The train loss may be above the validation loss: it is a mean over an epoch
         #    in which the weights improved, and it was taken with dropout. A new metric goes into
-        #    score() (evaluate.py); to be printed after each epoch, into add_epoch() as well.
+        #    score() in evaluate.py, which puts it into run.json and history.jsonl. To be printed
+        #    after each epoch, it goes into add_epoch() in support/unfinished.py as well.
         run.checkpoint()  # a run that is killed from here on validates again, and loses no step
         if not validation:
             continue
@@ -216,9 +227,10 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         )  # [N, C]
         figures = score(logits, validation["labels"], names)
 
-        # 10. Keep the best epoch, by validation: the last epochs may learn the train reviews by
-        #     heart and get worse at all others. The test split is not looked at. It would make the
-        #     best epoch look better than it is: the best of many figures is partly luck.
+        # 10. Keep the best epoch, by validation accuracy (or what --select names: macro F1, loss);
+        #     of equals the earlier one. Later epochs may learn the train reviews by heart and get
+        #     worse at all others. The test split is not looked at: the best of many figures is
+        #     partly luck, so the figure that chooses looks better than it is.
         if run.add_epoch(figures):  # the best so far (torchrun: and this process is the first)
             save_model(args.out, model, tokenizer, run.facts)
             how = {"subset": args.subset, "windows": False, "precision": precision}
@@ -262,7 +274,7 @@ def prepare(args, device, precision, reasons):
     if not args.resume:  # else the head is about to get the checkpoint's weights
         print(note)
     model.to(device)
-    choose_attention(model, device, precision)
+    choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
     facts = describe_run(args, names, splits, notes, device, precision, reasons)
     facts["data_fingerprint"] = fingerprint
     facts["weights_fingerprint"] = weights_fingerprint(model)  # before the first step

@@ -34,7 +34,7 @@ Shows     $ python model.py --model demo/untrained --device cpu --precision fp32
 import torch
 from torch import nn
 
-from dataset import LINE_BREAK
+from dataset import LINE_BREAK, clean
 from support.errors import UserError, make_parser, run_command
 from support.files import whole_files
 from support.devices import exact_device
@@ -102,8 +102,8 @@ def choose_hardware(device=None, precision="auto"):
 def autocast(device, precision):
     """The `with` block in which matrix products run in 16 bits; the weights themselves stay fp32.
 
-    The products are most of the work. What else is rounded differs from device to device, so the
-    loss, a sum that needs many digits, is computed outside of the block.
+    A layer multiplies vectors by a matrix of weights; these products are most of the work. The loss
+    is a sum, which needs many digits, so it is computed outside of the block.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
@@ -112,9 +112,9 @@ def autocast(device, precision):
 def to_device(batch, device):
     """A batch's tensors on the device. batch: {name: tensor}.
 
-    To a CUDA GPU they go from pinned memory (which the system may not move meanwhile), and nobody
-    waits for them. A usual copy would wait until the GPU has finished all that it was given, and
-    the GPU would then wait for Python to give it more.
+    A GPU works on while Python goes ahead, as long as Python never has to wait for it. A usual copy
+    waits. From pinned memory, which the system may not move meanwhile, a CUDA GPU fetches the batch
+    when it is ready, and Python goes on at once (non_blocking).
     """
     if device.type == "cuda":
         return {key: x.pin_memory().to(device, non_blocking=True) for key, x in batch.items()}
@@ -144,9 +144,9 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout, attention_dropout)
         torch.manual_seed(seed)  # right here, because the next line draws the head at random
-        # In 32 bits, whatever the checkpoint has. In 16 bits a weight plus one small step of the
-        # optimizer's often rounds to the same weight, and nothing is learned. ignore_...: a head
-        # for another number of classes is replaced.
+        # load_classifier() makes all weights 32-bit numbers, whatever the file has. In 16 bits
+        # a weight plus one small step often rounds to the same weight, and nothing is learned.
+        # ignore_mismatched_sizes: a head for another number of classes is replaced, not refused.
         model, info = load_classifier(name, config, ignore_mismatched_sizes=True)
     except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
@@ -210,8 +210,9 @@ def set_trainable(model, train_layers=None):
     trains. That is the time which freezing saves. The lower layers know more of words and grammar,
     the upper ones more of meaning (Tenney et al. 2019, "BERT Rediscovers the Classical NLP
     Pipeline"), so freeze from below. The price: what is frozen cannot learn.
-    Returns {part: (parameters, of them trainable)}. Raises UserError if the head would be frozen:
-    a random head that never learns makes every answer the toss of a coin.
+    Returns {part: (parameters, of them trainable)}. Raises UserError for more layers than there
+    are, and where no head is found: if nothing but old layers trained, every answer would stay the
+    toss of a coin.
     """
     depth = model.config.num_hidden_layers
     parts = parameter_parts(model)
@@ -232,14 +233,15 @@ def set_trainable(model, train_layers=None):
 #     tokenizer.json, tokenizer_config.json      the tokenizer
 #     run.json                                   how it was made, and how to prepare texts for it
 #     README.md                                  the same for people: a model card
+# (finetune.py adds what it found on its way: history.jsonl, and answers to validation and test.)
 def save_model(folder, model, tokenizer, run):
     """Write the folder described above. run: the dict that becomes run.json.
 
-    All files are written under other names first. Then the old run.json goes, the files get their
-    names, and the new run.json comes last. So a run that is killed on the way leaves the old model,
-    the new one, or a folder without run.json, which is refused; never a mixture of two models.
-    Before that, the new files are read back: every weight has to be the one in memory. Raises
-    UserError if the disk is full.
+    First all files are written into a folder of another name, and read back: every weight has to
+    be the one in memory. Then the old run.json goes, the files move to their places, and the new
+    run.json comes last. So a run that is killed on the way leaves the old model, the new one, or a
+    folder without run.json, which is refused; never a mixture of two. Raises UserError if the disk
+    is full.
     """
     # Rounding, a forgotten head, a changed type: whatever happens to the weights on the way is
     # noticed here, while the right ones are still in memory.
@@ -259,6 +261,7 @@ def save_model(folder, model, tokenizer, run):
 def load_model(folder, device=torch.device("cpu"), precision="fp32"):
     """Load what save_model() wrote. Returns (model in eval mode, tokenizer, run).
 
+    precision: in which the model will be asked; its weights are 32-bit numbers in any case.
     The logits are those of the model that was saved, bit for bit on the same CPU. Raises UserError
     where the folder holds no whole model.
     """
@@ -275,7 +278,7 @@ def load_model(folder, device=torch.device("cpu"), precision="fp32"):
         ) from error
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     check_loaded(folder, model, tokenizer, run, info)
-    choose_attention(model, device, precision)
+    choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
     # eval: no dropout, or the same question would get another answer each time. (The library has
     # done it already; here it is a promise.)
     return model.to(device).eval(), tokenizer, run
@@ -288,7 +291,8 @@ def main():
     parser = make_parser(__doc__, options, model="distilbert-base-uncased")
     parser.add_argument("text", help="a sentence of your own")
     args = parser.parse_args()
-    if not args.text.strip():
+    text = clean(args.text)
+    if not text:
         raise UserError("the text is empty: give it some words")
     device, precision, reasons = choose_hardware(args.device, args.precision)
     for what, chosen in (("device", device), ("precision", precision)):
@@ -297,7 +301,7 @@ def main():
     tokenizer = load_tokenizer(args.model)
     print(f"{note}\n")
     most = max_positions(model)
-    batch = tokenizer(args.text, truncation=True, max_length=most, return_tensors="pt")
+    batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
     tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
     batch = to_device(batch, device)  # input_ids and attention_mask, [1, T] each
     model.to(device).eval()

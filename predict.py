@@ -3,9 +3,9 @@
 Teaches   inference: how a saved model answers a text that it has never seen. The text has to be
           cleaned, cut and padded as in training; else the model is asked in another language than
           it was taught. So the folder of a model holds its tokenizer and, in run.json, how its
-          texts were prepared. And the two things that are forgotten most often: eval mode, without
-          which dropout gives another answer each time (load_model() sees to it), and the names of
-          the classes, without which an answer is "LABEL_1".
+          texts were prepared. Two things are forgotten most often. Without eval mode dropout gives
+          another answer each time (load_model() sees to it); and without the names of the classes
+          an answer is "LABEL_1".
 Order     after finetune.py, which makes the folder. It is the last chapter.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv
@@ -36,9 +36,10 @@ class Classifier:
     """A saved model, its tokenizer, and the way it was trained to read texts: all in one place.
 
     This is what to copy into a program of your own: make one, keep it, and call classify().
-    folder: what finetune.py saved. precision: fp32 for answers that other programs get as well; on
-    hardware that has them, 16 bits save time where there are many texts. batch_size: texts at once;
-    None for usual_batch_size(). Raises UserError where the folder holds no model.
+    folder: what finetune.py saved. precision: with fp32 other programs, such as transformers'
+    pipeline(), get the same probabilities; 16 bits round them, and save time on many texts where
+    the hardware has them. batch_size: texts at once; None for usual_batch_size(). Raises UserError
+    where the folder holds no model.
     """
 
     def __init__(self, folder, device, precision="fp32", batch_size=None):
@@ -139,6 +140,7 @@ def main():
     parser.add_argument("texts", nargs="*", help="reviews of your own, each in quotes")
     args = parser.parse_args()
     check_asked(args, clean)
+    # A few texts in 32 bits, so that other programs agree; a file in 16, where those are faster.
     wanted = args.precision or ("auto" if args.file else "fp32")
     device, precision, _ = choose_hardware(args.device, wanted)
     join(device)  # torchrun: several processes share the rows of a file

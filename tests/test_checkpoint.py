@@ -1,4 +1,4 @@
-"""Appendix B: what comes back is what was saved, in this program and in others."""
+"""Saving: what comes back is what was saved, in this program and in others."""
 
 import json
 import os

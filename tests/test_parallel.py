@@ -1,4 +1,4 @@
-"""Appendix F: many processes take the same steps as one."""
+"""torchrun: many processes take the same steps as one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Appendix P: each question can be answered with no."""
+"""Sanity: each question can be answered with no."""
 
 import types
 

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout  # torch itself brings this package
+
 from support.errors import UserError
 
 # What a run writes. A folder that has one of them, but not from us, is left alone.
-OURS = ("run.json", "README.md", "answers-test.json", "answers-validation.json", "checkpoints")
-OURS += ("config.json", "history.jsonl", "model.safetensors", "tokenizer.json")
-OURS += ("tokenizer_config.json",)
+OURS = """run.json README.md answers-test.json answers-validation.json checkpoints config.json
+history.jsonl model.safetensors tokenizer.json tokenizer_config.json""".split()
 
 
 # ------------------------------------------------------------------------------ whole or not there
@@ -65,22 +66,18 @@ def whole_files(folder, last):
     folder = Path(folder)
     with new_folder(folder) as temporary:
         yield temporary
-        for path in temporary.iterdir():
-            flush_to_disk(path)
+        flush_to_disk(*temporary.iterdir())
         (folder / last).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
             os.replace(path, folder / path.name)
         flush_to_disk(folder)
 
 
-def flush_to_disk(path):
-    """Return when a file, or a folder's list of names, would survive a power cut."""
-    if Path(path).is_dir() and os.name == "nt":
-        return  # Windows has no such call for a folder
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
+def flush_to_disk(*paths):
+    """Return when files, or the lists of names of folders, would survive a power cut."""
+    for path in paths if os.name != "nt" else filter(Path.is_file, paths):  # Windows: files only
+        handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
         os.fsync(handle)
-    finally:
         os.close(handle)
 
 
@@ -96,6 +93,11 @@ def read_json(path):
     if not Path(path).is_file():
         raise FileNotFoundError(path)
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def digest(text):
+    """16 letters that change when the text does."""
+    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:16]
 
 
 def file_digest(path):
@@ -131,12 +133,9 @@ def check_target(path, *sources):
         if path.exists() and (names and ours or path.samefile(source)):
             raise UserError(f"{path} is the file that is read; choose another name")
     # A device is no file: renaming over /dev/null would take it away from everybody.
-    special = path.name and os.path.lexists(path) and not path.is_file()
-    if not path.name or special or not os.access(folder, os.W_OK):
-        raise UserError(
-            f"{path if path.name else 'an empty name'} cannot be written: name a file in a folder "
-            "of yours"
-        )
+    special = os.path.lexists(path) and not path.is_file()
+    if special or not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: name a file in a folder of yours")
 
 
 def prepare_folder(folder, spare=()):
@@ -163,12 +162,10 @@ def prepare_folder(folder, spare=()):
             raise UserError(f"--out {folder}: has a {name} that is not ours; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        reason = error.strerror
+        raise UserError(f"--out {folder}: cannot be written ({reason}); choose another") from error
 
 
 @contextlib.contextmanager
@@ -177,8 +174,6 @@ def only_writer(lock_file, what):
 
     It is the operating system's, which frees it when the process ends, however it ends.
     """
-    from filelock import FileLock, Timeout  # torch itself brings this package
-
     lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import hashlib
 import json
 import os
 import shlex
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from support.errors import UserError
 from support.devices import rank, world
-from support.files import OURS, only_writer, prepare_folder, read_json, write_whole
+from support.files import OURS, digest, only_writer, prepare_folder, read_json, write_whole
 
 
 # ------------------------------------------------------------------------------ 1. the same run?
@@ -23,49 +22,34 @@ def what_matters(args, facts, splits, model, free):
     facts: see describe_run(). splits: with "input_ids", so a changed tokenizer is noticed. free:
     the options that may change. Of the code, comments and docstrings may change.
     """
-    same = {
-        f"--{name.replace('_', '-')}": value
-        for name, value in vars(args).items()
-        if name not in free
-    }
+    options = {name: value for name, value in vars(args).items() if name not in free}
+    same = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
     same |= {name: version(name) for name in ("torch", "transformers", "tokenizers", "datasets")}
     same["precision"] = facts["device"]["precision"]
     same["the kind of device"] = facts["device"]["type"]
     same["the number of threads (OMP_NUM_THREADS)"] = facts["device"]["threads"]
     same["the number of processes"] = world()
     same["the data (a fingerprint)"] = facts["data_fingerprint"]
-    tokens = json.dumps([split["input_ids"] for split in splits.values()])
-    same["the token ids (a fingerprint)"] = digest(tokens)
+    tokens = [split["input_ids"] for split in splits.values()]
+    same["the token ids (a fingerprint)"] = digest(json.dumps(tokens))
     same["the pretrained weights (a fingerprint)"] = facts["weights_fingerprint"]
     same["the model's config.json (a fingerprint)"] = digest(str(model.config))
-    same |= {f"{name} (a fingerprint)": value for name, value in code_fingerprints().items()}
-    return json.loads(json.dumps(same))  # as it comes back from a file
-
-
-def code_fingerprints():
-    """{file of the project that has been loaded: its code's fingerprint}."""
-    root, found = Path(__file__).resolve().parent.parent, {}
-    for module in list(sys.modules.values()):
+    support = Path(__file__).resolve().parent
+    for module in list(sys.modules.values()):  # the files of the project that have been loaded
         path = Path(getattr(module, "__file__", None) or "/")
-        if path.suffix == ".py" and path.is_absolute() and path.parent in (root, root / "support"):
-            found[path.name] = digest(code_of(path.read_text(encoding="utf-8")))
-    return found
+        if path.suffix == ".py" and path.parent in (support, support.parent):
+            code = code_of(path.read_text(encoding="utf-8"))
+            same[f"{path.name} (a fingerprint)"] = digest(code)
+    return same
 
 
 def code_of(source):
     """A program without its comments and docstrings, as text. source: as it stands in the file."""
-    tree = ast.parse(source)
+    tree, described = ast.parse(source), (ast.Module, ast.ClassDef, ast.FunctionDef)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and isinstance(body[:1] and body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                del body[0]
+        if isinstance(node, described) and ast.get_docstring(node) is not None:
+            del node.body[0]
     return ast.dump(tree)
-
-
-def digest(text):
-    """16 letters that change when the text does."""
-    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:16]
 
 
 def check_same(before, now, out):
@@ -92,10 +76,17 @@ def claim(args):
     if rank() > 0:
         yield
         return
-    prepare_folder(args.out, spare=(args.model, args.data))
+    out = args.out
+    prepare_folder(out, spare=(args.model, args.data))
     if not args.resume and not args.overwrite:
-        check_free(args.out)
-    with only_run(args.out):
+        if is_begun(out):
+            raise UserError(
+                f"--out {out}: holds a run that is not done. {how_to_go_on(out)}; or start over "
+                "with --overwrite, or choose another folder"
+            )
+        if is_done(out):
+            raise UserError(f"--out {out}: holds a finished model; add --overwrite, or choose another")
+    with only_run(out):
         yield
 
 
@@ -110,28 +101,13 @@ def only_run(folder):
                 path = Path(folder, name)
                 for left_over in path.parent.glob(f".{path.name}.*.new"):
                     left_over.unlink()  # of a run that was killed while it wrote
-            try:
-                yield
-            finally:
-                if not is_begun(folder):  # the run is done, or failed before it had begun
-                    for path in [*checkpoints.glob("[0-9]*"), *checkpoints.glob(".saving-*")]:
-                        shutil.rmtree(path, ignore_errors=True)
+            yield
     finally:
+        if not is_begun(folder):  # the run is done, or failed before it had begun
+            for path in [*checkpoints.glob("[0-9]*"), *checkpoints.glob(".saving-*")]:
+                shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty: to be resumed, or another run has begun
             checkpoints.rmdir()
-
-
-def check_free(folder):
-    """Raise UserError if `folder` holds a finished model or an unfinished run."""
-    if is_begun(folder):
-        raise UserError(
-            f"--out {folder}: holds a run that is not done. {how_to_go_on(folder)}; or start over "
-            "with --overwrite, or choose another folder"
-        )
-    if is_done(folder):
-        raise UserError(
-            f"--out {folder}: holds a finished model; choose another folder, or add --overwrite"
-        )
 
 
 def begin(args):
@@ -173,8 +149,6 @@ def read_arguments(folder):
     """A begun run's arguments, as the words of a command line. Raises UserError without any."""
     path = Path(folder, "checkpoints", "arguments.json")
     try:
-        if not str(folder).strip():
-            raise FileNotFoundError
         words = []
         for name, value in read_json(path).items():
             if value is not None and value is not False:

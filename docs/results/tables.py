@@ -45,9 +45,7 @@ def accuracy():
             by_seed = [f"{run['seed']}: {measured(run['correct'], run['n'])}" for run in chosen]
             shares = [run["correct"] / run["n"] for run in chosen]
             lines.append(f"| {way} | {'; '.join(by_seed)} | {spread(shares)} |")
-        # The notes were written when trainer.py had another address.
-        note = found["note"].replace(" results/trainer.py", " -m docs.results.trainer")
-        lines += ["", note, ""]
+        lines += ["", found["note"], ""]
     return "\n".join(lines).rstrip()
 
 

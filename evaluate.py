@@ -224,7 +224,8 @@ def main():
     seconds = time.perf_counter() - started
 
     # Show the figures, and the mistakes that a figure cannot show. The answers are kept in the
-    # model's folder, for extras.report; --save writes them for people, --results for programs.
+    # model's folder, so that extras.report need not ask the model again; --save writes them for
+    # people, --results for programs.
     figures = score(logits, split["labels"], names)
     print_scores(figures, args.data or args.split)
     print(f"\ncomputed on {device} in {precision}")

@@ -6,7 +6,6 @@ what it is given. The README and the tests hold the demo's figures, and any chan
 vocabulary, the sizes or the seed below changes them.
 """
 
-import csv
 import string
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 
 from support.errors import UserError
+from support.tables import load_table
 
 REVIEWS = Path(__file__).resolve().parent / "demo_reviews"
 # What --demo changes about finetune.py: these defaults, and nothing in its loop.
@@ -41,20 +41,15 @@ def untrained_folder(out):
 
 
 def prepare(args):
-    """Make the untrained model, unless the user has named another with --model."""
-    if args.model == untrained_folder(args.out):
-        config = Path(args.model, "config.json")
-        if config.exists() and '"dim": 64' not in config.read_text(encoding="utf-8"):
-            raise UserError(f"{args.model} holds another model; choose another --out")
-        with open(REVIEWS / "train.csv", encoding="utf-8", newline="") as file:
-            make_untrained_model(args.model, [row["text"] for row in csv.DictReader(file)])
+    """Save a tiny DistilBERT and its tokenizer, as a download would be, unless --model is another.
 
-
-def make_untrained_model(folder, texts, seed=0):
-    """Save a tiny DistilBERT and its tokenizer to the folder, as a download would be.
-
-    texts: they decide the vocabulary, so they should be the training reviews alone.
+    The training reviews alone decide the vocabulary.
     """
+    if args.model != untrained_folder(args.out):
+        return
+    config = Path(args.model, "config.json")
+    if config.exists() and '"dim": 64' not in config.read_text(encoding="utf-8"):
+        raise UserError(f"{args.model} holds another model; choose another --out")
     # Here and not above: they take seconds to load, and most commands do without them.
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -65,7 +60,7 @@ def make_untrained_model(folder, texts, seed=0):
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
     counts = Counter(
         word
-        for text in texts
+        for text in load_table(REVIEWS / "train.csv")[0]
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     )
     characters = sorted(set("".join(counts)) | set(string.ascii_lowercase + string.digits))
@@ -78,23 +73,18 @@ def make_untrained_model(folder, texts, seed=0):
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = DistilBertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=512)
 
-    # The real DistilBERT's first four sizes are 768, 3072, 6 and 12. Its 512 positions stay, so
-    # that no --max-length works there and fails here. Small models can use larger first weights.
+    # The real DistilBERT's sizes are 768, 3072, 6 and 12. Its 512 positions stay, so that no
+    # --max-length works there and fails here. Small models can use larger first weights.
     config = DistilBertConfig(
         vocab_size=len(vocabulary),
         dim=64,
         hidden_dim=128,
         n_layers=2,
         n_heads=4,
-        max_position_embeddings=512,
         initializer_range=0.05,
-        dropout=0.1,
         attention_dropout=0.0,
         seq_classif_dropout=0.1,
     )
-    # fork_rng puts PyTorch's random numbers back afterwards, so the caller's own seed still holds.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = DistilBertForMaskedLM(config)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    torch.manual_seed(0)  # the run's own seed is set afterwards
+    tokenizer.save_pretrained(args.model)
+    DistilBertForMaskedLM(config).save_pretrained(args.model)

@@ -16,36 +16,31 @@ import sys
 import torch
 from torch import distributed
 
-from support.errors import UserError
+from support.errors import LOST, UserError
 
 
 # ------------------------------------------------------------------------------ 1. one device
 def exact_device(wanted, present):
     """The torch.device for a name such as "cpu", "cuda", "cuda:1". present: {type: is it there}.
 
-    Raises UserError when the device that was asked for is not there: to train on the CPU instead,
-    in silence, would cost the user a day before they notice.
+    Raises UserError where that device is not there; why: see model.choose_device().
     """
     try:
         device = torch.device(wanted)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in present:
-        raise UserError(f"--device {wanted}: has to be one of {', '.join(present)}")
-    if device.type in ("cuda", "xpu"):  # of these there can be several
-        if "LOCAL_RANK" not in os.environ:
-            device = torch.device(device.type, device.index or 0)
-        elif device.index is None:  # torchrun: a GPU for each process of this machine
-            device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
-        else:
-            raise UserError(f"--device {wanted}: torchrun deals out GPUs, so say {device.type}")
-    count = torch.get_device_module(device).device_count() if present[device.type] else 0
+        count = torch.get_device_module(device).device_count() if present[device.type] else 0
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"--device {wanted}: has to be one of {', '.join(present)}") from error
+    several, torchrun = device.type in ("cuda", "xpu"), "LOCAL_RANK" in os.environ
+    if several and torchrun and device.index is not None:
+        raise UserError(f"--device {wanted}: torchrun deals out GPUs, so say {device.type}")
+    if several and device.index is None:  # torchrun: a GPU for each process of this machine
+        device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)))
     if (device.index or 0) >= count:
-        there = ", ".join(name for name in present if present[name])
-        if count and "LOCAL_RANK" in os.environ:
+        if count and torchrun:
             raise UserError(f"more processes than GPUs: --nproc_per_node={count}, or --device cpu")
+        there = ", ".join(name for name in present if present[name])
         raise UserError(f"--device {wanted}: not present on this machine; there is {there}")
-    if device.type in ("cuda", "xpu"):
+    if several:
         # Random numbers, clocks and kernels are asked of "the current one", which would be the 0th.
         torch.get_device_module(device).set_device(device)
     return device
@@ -87,15 +82,19 @@ def share(items):
 
 
 def join(device):
-    """Meet the other processes, of which torchrun tells through the environment: their number, the
-    number of this one, and where to meet. From here on only the first one prints.
+    """Meet the other processes; from here on only the first one prints. device: this process's.
 
-    device: this process's.
+    Of the others torchrun tells through the environment: how many, and where to meet.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return
     if int(os.environ.get("RANK", 0)) > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # errors.py still prints what goes wrong
+
+    def another_ended(number, frame):
+        raise UserError(LOST)
+
+    # torchrun sends SIGTERM to all that are left when one process has ended too early.
     signal.signal(signal.SIGTERM, another_ended)
     distributed.init_process_group(
         # Who carries numbers between the processes.
@@ -107,24 +106,16 @@ def join(device):
     atexit.register(distributed.destroy_process_group)  # or its threads may outlive us, and abort
 
 
-def another_ended(number, frame):
-    """torchrun sends SIGTERM to all that are left when one process has ended too early."""
-    raise UserError(
-        "another process of this run has ended (torchrun says below which one, and why), so this "
-        "one ends too: start it again, finetune.py and predict.py --file with --resume"
-    )
-
-
 def add_up_gradients(model):
     """Give every process the sum of all processes' gradients, weight by weight.
 
     A process that had no review of this window has no gradients; it adds zeros.
     """
-    for parameter in model.parameters() if world() > 1 else ():
-        if parameter.requires_grad:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            add_up(parameter.grad)
+    trained = [p for p in model.parameters() if p.requires_grad] if world() > 1 else []
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        add_up(parameter.grad)
 
 
 def add_up(tensor):

@@ -12,6 +12,12 @@ class UserError(Exception):
     """Something the user can mend: its message says what is wrong, where, and what to do."""
 
 
+LOST = (
+    "another process of this run has ended (it or torchrun says why), so this one ends too: start "
+    "the run again, finetune.py and predict.py --file with --resume"
+)
+
+
 def run_command(main):
     """Run a file's `main()` and turn what stops it into an exit code and one line.
 
@@ -21,7 +27,7 @@ def run_command(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead
             stream.reconfigure(errors="backslashreplace")
-    errors = sys.stderr  # kept here, because parallel.py mutes all processes but the first
+    errors = sys.stderr  # kept here, because devices.join() mutes all processes but the first
     try:
         code = main()
         if sys.stdout:
@@ -42,11 +48,7 @@ def run_command(main):
         sys.stderr = errors
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
-        print(
-            "error: another process of this run has ended, see above or on its machine; start the "
-            "run again, finetune.py and predict.py --file with --resume",
-            file=errors,
-        )
+        print(f"error: {LOST}", file=errors)
         code = 1
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not code:
         # Started by torchrun. A thread that still listens to the others could abort Python's own
@@ -55,7 +57,6 @@ def run_command(main):
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        sys.stderr.flush()
         os._exit(0)
     sys.exit(code)
 

@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock, Timeout  # torch itself brings this package
-
 from support.errors import UserError
 
 # What a run writes. A folder that has one of them, but not from us, is left alone.
@@ -38,7 +36,7 @@ def write_whole(path, text):
 
 @contextlib.contextmanager
 def new_folder(parent):
-    """A temporary folder in `parent`, for files that belong together. At the end they are on disk.
+    """A temporary folder in `parent`, for files that belong together until they have their names.
 
     What is left of it, and of those that killed runs left behind, is removed. Raises UserError with
     the reason if the disk is full.
@@ -95,9 +93,9 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def digest(text):
-    """16 letters that change when the text does."""
-    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:16]
+def digest(content):
+    """16 letters that change when the content does. content: bytes."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def file_digest(path):
@@ -174,6 +172,8 @@ def only_writer(lock_file, what):
 
     It is the operating system's, which frees it when the process ends, however it ends.
     """
+    from filelock import FileLock, Timeout  # torch itself brings this package
+
     lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)

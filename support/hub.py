@@ -4,7 +4,6 @@ Ask once, wait a little, try again, use the local cache; and if nothing helps, s
 you can do. The libraries alone would try for most of a minute and end in a long traceback.
 """
 
-import fnmatch
 import functools
 import os
 import sys
@@ -12,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from fnmatch import fnmatch
 from pathlib import Path
 
 from support.errors import UserError
@@ -30,8 +30,8 @@ def connect_to_hub(*names):
 
 
 @functools.cache  # one question for a whole run
-def hub_answers(patience=4):
-    """Whether the hub answers within `patience` seconds. The libraries would try for 48 s."""
+def hub_answers():
+    """Whether the hub answers within four seconds. The libraries would try for 48."""
     if is_offline():
         return False
     answers = []
@@ -39,7 +39,7 @@ def hub_answers(patience=4):
     def ask():
         try:
             request = urllib.request.Request(hub_address(), method="HEAD")
-            answers.append(urllib.request.urlopen(request, timeout=patience).status)
+            answers.append(urllib.request.urlopen(request, timeout=4).status)
         except urllib.error.HTTPError as error:
             answers.append(error.code)  # "not found" is an answer too, "unavailable" (5xx) is not
         except (OSError, ValueError):
@@ -48,7 +48,7 @@ def hub_answers(patience=4):
     # In a thread, because looking up a host name has no time limit: it can take half a minute.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(patience)
+    asking.join(4)
     return bool(answers) and answers[0] < 500
 
 
@@ -77,8 +77,7 @@ def fetch_model(name, kinds):
     connect_to_hub(name)
     if Path(name).exists():
         return
-    import huggingface_hub
-    from huggingface_hub import constants
+    import huggingface_hub.constants
 
     files = {}
     if not is_offline():
@@ -90,12 +89,10 @@ def fetch_model(name, kinds):
                 raise
             print(f"{hub_address()} fails; the local cache has to do", file=sys.stderr)
     # The progress bar moves once a piece, and a piece has 10 MB: minutes on a slow line.
-    constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
     # Weights last. config.json after the tokenizer's files: is_cached() takes it as proof of them.
-    wanted = [file for file in files if any(fnmatch.fnmatch(file, kind) for kind in kinds)]
-    wanted = [file for file in wanted if "/" not in file]
-    wanted.sort(key=lambda file: (file.endswith("safetensors"), file == "config.json"))
-    for file in wanted:
+    wanted = [file for file in files if "/" not in file and any(fnmatch(file, k) for k in kinds)]
+    for file in sorted(wanted, key=lambda f: (f.endswith("safetensors"), f == "config.json")):
         if file.endswith("safetensors") and not is_there(name, file):
             size = f", {files[file] / 1e6:,.0f} MB" if files[file] else ""
             print(f"fetching {file} of {name}{size}, this once", file=sys.stderr)

@@ -26,7 +26,6 @@ SEED = int, 0, 2**32, "from 0 to 4,294,967,295"
 SHARE = float, 0, 1, "0 to under 1"
 OVER_0 = float, math.ulp(0), math.inf, "a number over 0"
 FROM_0 = float, 0, math.inf, "0 or more"
-MINUTES = float, 0, math.inf, "0 or more minutes"
 TEXT = str, None, None, ""
 SWITCH = bool, None, None, ""
 
@@ -102,7 +101,7 @@ OPTIONS = {
          "(default: model; with --demo: demo)"),
         ("--demo", SWITCH, False, None, "rehearse on made-up reviews with a tiny untrained model: "
          "no network, about a minute"),
-        ("--save-every", MINUTES, 10, "MINUTES", "between two checkpoints, from which a stopped "
+        ("--save-every", FROM_0, 10, "MINUTES", "between two checkpoints, from which a stopped "
          "run goes on (default: 10; after each epoch there is one anyway)"),
         ("--resume", TEXT, None, "FOLDER", "go on with the run that was to make this folder, "
          "exactly as if it had never stopped; it knows its other options"),

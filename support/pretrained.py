@@ -18,10 +18,7 @@ SAFELY = {"local_files_only": True, "trust_remote_code": False}
 
 # ------------------------------------------------------------------------------ 1. load
 def load_tokenizer(name):
-    """The tokenizer that belongs to a pretrained model. name: a hub name or a local folder.
-
-    Raises UserError where there is none, or one that cannot pad.
-    """
+    """The tokenizer of a hub name or folder. Raises UserError where there is none that can pad."""
     try:
         fetch_model(name, TOKENIZER_FILES)
         from transformers import AutoTokenizer
@@ -36,9 +33,7 @@ def load_tokenizer(name):
     except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
         raise hub_error("model", name, error) from error
     if tokenizer.pad_token_id is None or not tokenizer.is_fast:
-        raise UserError(
-            f"{name}: its tokenizer cannot pad, or is not a fast one; try another model"
-        )
+        raise UserError(f"{name}: its tokenizer cannot pad, or is no fast one; try another model")
     if tokenizer.padding_side != "right":
         raise UserError(f"{name}: wants its padding on the left, as XLNet does; try another model")
     return tokenizer
@@ -59,10 +54,7 @@ def load_config(name):
 
 
 def load_classifier(name, config, **options):
-    """(model, what was found of it) of a hub name or folder, with the head that `config` asks for.
-
-    It is in 32 bits, whatever the checkpoint's type.
-    """
+    """(model, what was found of it) of a hub name or folder, in 32 bits, with `config`'s head."""
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
@@ -87,10 +79,8 @@ def class_names(config):
 def set_dropout(config, dropout, attention_dropout):
     """Set a model's two kinds of dropout, under whatever names its config has for them.
 
-    dropout: the share of a layer's numbers that are set to 0 in training, anew each time; None for
-        the checkpoint's own (DistilBERT: 0.1, and 0.2 in its head).
-    attention_dropout: the same for attention weights. Most checkpoints have 0.1, ours is 0: on a
-        CPU it makes training slower, and no better that we could measure.
+    They are the shares of a layer's numbers, and of attention weights, that are set to 0 in
+    training; None for the checkpoint's own. Why our defaults are what they are: see options.py.
     """
     for name, value in vars(config).items():
         rate = attention_dropout if "att" in name else dropout
@@ -107,8 +97,7 @@ def max_positions(model):
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
-    # ModernBERT and others compute positions and have no table. T5 counts distances only,
-    # which have no end.
+    # ModernBERT and others compute positions and have no table. T5's distances have no end.
     most = getattr(model.config, "max_position_embeddings", None)
     return most if most and most > 0 else 1_000_000
 
@@ -119,11 +108,9 @@ def drawn_at_random(name, model, info, head):
     info: what transformers says of the weights. head: the names of the head's parameters.
     """
     drawn = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
-    if drawn - head:
-        raise UserError(
-            f"the model {name!r} lacks {len(drawn - head)} tensors of its own encoder (such as "
-            f"{min(drawn - head)}): it is no pretrained {type(model).__name__}"
-        )
+    if lost := drawn - head:
+        what = f"lacks {len(lost)} tensors of its own encoder (such as {min(lost)})"
+        raise UserError(f"the model {name!r} {what}: it is no pretrained {type(model).__name__}")
     return drawn
 
 
@@ -140,11 +127,7 @@ def check_layers(model, parts, train_layers):
 
 # ------------------------------------------------------------------------------ 3. saved for others
 def with_cleaning(tokenizer, line_break, model_max_length):
-    """A copy of the tokenizer that does the cleaning of dataset.clean() by itself.
-
-    Other programs, transformers' pipeline() for example, know nothing of our clean(). They would
-    give the model a `<br />`, which it has not seen in training, and get other probabilities.
-    """
+    """A copy of the tokenizer that cleans as dataset.clean() does; why: see model.save_model()."""
     from tokenizers import Regex, normalizers
     from transformers import PreTrainedTokenizerFast
 
@@ -187,11 +170,8 @@ def choose_attention(model, device, precision):
     PyTorch has one function for all of attention. On GPUs it is hard to beat, and on CPUs in fp32.
     On a CPU in bf16 the few lines below take less time than it does.
     """
-    if (
-        device.type != "cpu"
-        or precision != "bf16"
-        or model.config.model_type not in PLAIN_ATTENTION
-    ):
+    plain = model.config.model_type in PLAIN_ATTENTION
+    if device.type != "cpu" or precision != "bf16" or not plain:
         return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -224,6 +204,5 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
             scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
         # The sum of each row is 1. dropout: 0.0 when the model is in eval mode, says the library.
         weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
-        mixtures.append(weights @ value[some])  # [b, H, T, D]
-    whole = mixtures[0] if len(mixtures) == 1 else torch.cat(mixtures)
-    return whole.transpose(1, 2).contiguous(), None
+        mixtures.append((weights @ value[some]).transpose(1, 2))  # [b, T, H, D]
+    return torch.cat(mixtures), None

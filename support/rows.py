@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from support import devices
 from support.errors import UserError, check_counts
 from support.files import check_target, file_digest, only_writer, open_to_append, write_whole
-from support.tables import check_columns, label_index, read_rows
+from support.tables import label_index, read_rows, usable_text
 
 # The files of a model that decide its answers: --resume must not mix the answers of two models.
 WEIGHTS_AND_WORDS = ("model.safetensors", "config.json", "tokenizer.json")
@@ -34,25 +35,7 @@ def count_rows(path, wanted):
 
     Reading it all first finds a broken line before an hour of work, not after. Raises UserError.
     """
-    count = 0
-    for count, row in enumerate(read_rows(path), start=1):
-        if count == 1:
-            check_columns(row, wanted, path)
-    if count == 0:
-        raise UserError(f"{path} has column names but no rows")
-    return count
-
-
-def usable_text(value, clean):
-    """(text, error) of a cell: what to show, and why it cannot be classified (or "" if it can).
-
-    clean: dataset.clean().
-    """
-    if value is None or value != value:  # nan, which tables write for a missing text
-        return "", "no text"
-    if not isinstance(value, str):
-        return str(value)[:100], f"no text, but {type(value).__name__}"
-    return value, "" if clean(value) else "no text"
+    return sum(1 for _ in read_rows(path, wanted))
 
 
 def predict_chunks(path, text_column, label_column, names, classify, clean, skip=0):
@@ -64,7 +47,8 @@ def predict_chunks(path, text_column, label_column, names, classify, clean, skip
     """
     rows = islice(read_rows(path), skip, None)
     while chunk := list(islice(rows, CHUNK)):
-        texts, errors = zip(*(usable_text(row.get(text_column), clean) for row in chunk))
+        texts, errors = zip(*(usable_text(row.get(text_column)) for row in chunk))
+        errors = [error or ("" if clean(text) else "no text") for text, error in zip(texts, errors)]
         usable = [i for i, error in enumerate(errors) if not error]
         answers = dict(zip(usable, classify([texts[i] for i in usable]) if usable else []))
         yield [
@@ -96,7 +80,7 @@ def write_predictions(out, count, chunks, identity, resume=False):
     with only_writer(f"{out}.unfinished.lock", out) if first else contextlib.nullcontext():
         done = {"identity": identity, "rows": 0, "bytes": 0, "errors": {}}
         if resume:
-            done |= read_notes(out, unfinished, notes, identity)
+            done |= read_notes(unfinished, notes, identity)
         elif first and unfinished.exists():
             raise UserError(
                 f"{unfinished} is there, from a run that was stopped: the same command with "
@@ -105,9 +89,11 @@ def write_predictions(out, count, chunks, identity, resume=False):
         devices.wait()  # all have to read the notes before the first one writes new ones
         errors = Counter(done["errors"])
         with (
-            open_answers(unfinished, done["bytes"]) if first else open(os.devnull, "w") as file,
+            open_to_append(unfinished if first else os.devnull) as file,
             tqdm(total=count, initial=done["rows"], desc=Path(out).name, unit=" rows") as bar,
         ):
+            if first:
+                file.truncate(done["bytes"])
             writer = csv.writer(file)
             if done["rows"] == 0:
                 writer.writerow(COLUMNS)
@@ -129,22 +115,13 @@ def write_predictions(out, count, chunks, identity, resume=False):
     return done["rows"], errors
 
 
-def open_answers(path, size):
-    """Open a file to write after its first `size` bytes. What follows them is cut off."""
-    file = open_to_append(path)
-    file.truncate(size)
-    return file
-
-
-def read_notes(out, unfinished, notes, identity):
+def read_notes(unfinished, notes, identity):
     """What an unfinished run has noted, or {} if there is none. Raises UserError."""
-    if not unfinished.exists():
-        return {}
+    if not (unfinished.exists() and notes.exists()):
+        return {}  # without notes: stopped before the first chunk was certain
     try:
         done = json.loads(notes.read_text(encoding="utf-8"))
         before, size = done["identity"], int(done["bytes"])
-    except FileNotFoundError:
-        return {}  # stopped before the first chunk was certain
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{notes} is damaged: delete {unfinished} and start over") from error
     changed = [name for name in identity if before.get(name) != identity[name]]
@@ -158,28 +135,21 @@ def read_notes(out, unfinished, notes, identity):
     return done
 
 
-def has_answers_to(out, path, text_column, clean):
-    """Whether the finished answers in `out` are to the texts of the file `path`, row by row."""
-    asked = (usable_text(row.get(text_column), clean)[0] for row in read_rows(path))
-    with open(out, encoding="utf-8", errors="replace", newline="") as file:
-        answered = (row.get("text") for row in csv.DictReader(file))
-        # Characters that UTF-8 cannot hold (half an emoji) were replaced when `out` was written.
-        pairs = zip_longest((text.encode(errors="replace").decode() for text in asked), answered)
-        return all(text == other for text, other in pairs)
-
-
 # ------------------------------------------------------------------------------ the whole of --file
-def is_newer(out, *sources):
-    """Whether `out` is there, finished, and newer than its sources. Raises UserError if older."""
-    if not Path(out).exists() or Path(f"{out}.unfinished").exists():
-        return False
-    times = [path.stat().st_mtime for path in map(Path, sources) if path.exists()]
-    if len(times) < len(sources) or max(times) > Path(out).stat().st_mtime:
+def check_answers(out, path, text_column, weights):
+    """Raise UserError unless `out` is newer than its sources, and answers `path` row by row."""
+    if max(map(os.path.getmtime, (path, weights))) > os.path.getmtime(out):
         raise UserError(
             f"{out} is there, but older than the file or the model, and nothing unfinished is "
             "beside it: delete it, or leave --resume out to write it again"
         )
-    return True
+    asked = (usable_text(row.get(text_column))[0] for row in read_rows(path))
+    with open(out, encoding="utf-8", errors="replace", newline="") as file:
+        answered = (row.get("text") for row in csv.DictReader(file))
+        # Characters that UTF-8 cannot hold (half an emoji) were replaced when `out` was written.
+        pairs = zip_longest((text.encode(errors="replace").decode() for text in asked), answered)
+        if any(text != other for text, other in pairs):
+            raise UserError(f"{out} holds answers to other texts than {path}: delete it")
 
 
 def answer_file(args, classifier, clean, show):
@@ -194,20 +164,15 @@ def answer_file(args, classifier, clean, show):
     if args.label_column:  # typed, so it has to be there
         wanted[label_column] = "--label-column"
     count = count_rows(args.file, wanted)
-    if args.resume and is_newer(args.out, args.file, Path(args.model, WEIGHTS_AND_WORDS[0])):
-        if not has_answers_to(args.out, args.file, text_column, clean):
-            raise UserError(f"{args.out} holds answers to other texts than {args.file}: delete it")
+    if args.resume and Path(args.out).exists() and not Path(f"{args.out}.unfinished").exists():
+        check_answers(args.out, args.file, text_column, Path(args.model, WEIGHTS_AND_WORDS[0]))
         print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
         return None
-
-    def classify(texts):
-        return classifier.classify(texts, args.windows)
-
-    def chunks(skip):
-        return predict_chunks(args.file, text_column, label_column, names, classify, clean, skip)
-
+    classify = partial(classifier.classify, windows=args.windows)
+    ask = args.file, text_column, label_column, names, classify, clean
+    chunks = partial(predict_chunks, *ask)  # what is open is `skip`
     if args.out is None:
-        for text, _, label, score, error in chain.from_iterable(chunks(0)):
+        for text, _, label, score, error in chain.from_iterable(chunks()):
             show(text, label, score, args.json, error)
         return None
     how = [text_column, label_column, classifier.precision, args.batch_size, names]

@@ -31,15 +31,15 @@ def what_matters(args, facts, splits, model, free):
     same["the number of processes"] = world()
     same["the data (a fingerprint)"] = facts["data_fingerprint"]
     tokens = [split["input_ids"] for split in splits.values()]
-    same["the token ids (a fingerprint)"] = digest(json.dumps(tokens))
+    same["the token ids (a fingerprint)"] = digest(json.dumps(tokens).encode())
     same["the pretrained weights (a fingerprint)"] = facts["weights_fingerprint"]
-    same["the model's config.json (a fingerprint)"] = digest(str(model.config))
+    same["the model's config.json (a fingerprint)"] = digest(str(model.config).encode())
     support = Path(__file__).resolve().parent
     for module in list(sys.modules.values()):  # the files of the project that have been loaded
         path = Path(getattr(module, "__file__", None) or "/")
         if path.suffix == ".py" and path.parent in (support, support.parent):
             code = code_of(path.read_text(encoding="utf-8"))
-            same[f"{path.name} (a fingerprint)"] = digest(code)
+            same[f"{path.name} (a fingerprint)"] = digest(code.encode())
     return same
 
 
@@ -76,16 +76,15 @@ def claim(args):
     if rank() > 0:
         yield
         return
-    out = args.out
+    out, is_meant = args.out, args.resume or args.overwrite
     prepare_folder(out, spare=(args.model, args.data))
-    if not args.resume and not args.overwrite:
-        if is_begun(out):
-            raise UserError(
-                f"--out {out}: holds a run that is not done. {how_to_go_on(out)}; or start over "
-                "with --overwrite, or choose another folder"
-            )
-        if is_done(out):
-            raise UserError(f"--out {out}: holds a finished model; add --overwrite, or choose another")
+    if is_begun(out) and not is_meant:
+        raise UserError(
+            f"--out {out}: holds a run that is not done. {how_to_go_on(out)}; or start over with "
+            "--overwrite, or choose another folder"
+        )
+    if is_done(out) and not is_meant:
+        raise UserError(f"--out {out}: holds a finished model; choose another, or add --overwrite")
     with only_run(out):
         yield
 
@@ -149,12 +148,8 @@ def read_arguments(folder):
     """A begun run's arguments, as the words of a command line. Raises UserError without any."""
     path = Path(folder, "checkpoints", "arguments.json")
     try:
-        words = []
-        for name, value in read_json(path).items():
-            if value is not None and value is not False:
-                words.append(f"--{name.replace('_', '-')}")
-                words[-1] += "" if value is True else f"={value}"
-        return words
+        given = {k: v for k, v in read_json(path).items() if v is not None and v is not False}
+        return [f"--{k.replace('_', '-')}" + f"={v}" * (v is not True) for k, v in given.items()]
     except FileNotFoundError as error:
         raise UserError(f"--resume {folder}: no run has begun there, so none can go on") from error
     except (OSError, ValueError, AttributeError, RecursionError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from support.errors import TRUNCATIONS, UserError, plain
-from support.files import file_digest, read_json, seen_from_here, write_whole
+from support.files import digest, file_digest, read_json, seen_from_here, write_whole
 from support.devices import hardware_name
 from support.pretrained import class_names, max_positions
 
@@ -31,7 +31,10 @@ MISTAKES = 20  # so many of the surest are kept with their texts
 # ------------------------------------------------------------------------------ 1. run.json
 def describe_run(args, names, splits, notes, device, precision, reasons):
     """The dict that becomes run.json; its history and results fill as the run goes on."""
-    packages = ("torch", "transformers", "datasets", "tokenizers")
+    packages, counts = ("torch", "transformers", "datasets", "tokenizers"), {}
+    for role, split in splits.items():
+        classes = {name: split["labels"].count(c) for c, name in enumerate(names)}
+        counts[role] = {"reviews": len(split["labels"]), "classes": classes}
     return {
         "arguments": vars(args),
         "labels": names,
@@ -43,13 +46,7 @@ def describe_run(args, names, splits, notes, device, precision, reasons):
             "precision": precision,
             "reasons": reasons,
         },
-        "splits": {
-            role: {
-                "reviews": len(split["labels"]),
-                "classes": {name: split["labels"].count(c) for c, name in enumerate(names)},
-            }
-            for role, split in splits.items()
-        },
+        "splits": counts,
         "notes": notes,
         "history": [],
         "results": {},
@@ -81,13 +78,10 @@ def model_card(run):
     rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
     figures = ""
     for role in ("validation", "test"):
-        if role in results:
-            low, high = results[role]["accuracy_interval"]
-            figures += (
-                f"{role}: accuracy {results[role]['accuracy']:.2%} (95 % interval {low:.2%} to "
-                f"{high:.2%}, n = {results[role]['n']:,}), "
-                f"macro F1 {results[role]['macro_f1']:.2%}\n\n"
-            )
+        if found := results.get(role):
+            interval = "{:.2%} to {:.2%}".format(*found["accuracy_interval"])
+            figures += f"{role}: accuracy {found['accuracy']:.2%} (95 % interval {interval}, "
+            figures += f"n = {found['n']:,}), macro F1 {found['macro_f1']:.2%}\n\n"
     return f"""---
 pipeline_tag: text-classification
 library_name: transformers
@@ -118,14 +112,11 @@ def read_run(folder):
     """run.json of a saved folder, as a dict. Raises UserError where the folder holds no model."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(
-            f"--model {folder}: there is no such folder; python finetune.py --demo makes one"
-        )
+        make = "python finetune.py --demo makes one"
+        raise UserError(f"--model {folder}: there is no such folder; {make}")
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(
-                f"--model {folder}: no {name} in it, so it is not a model finetune.py saved"
-            )
+            raise UserError(f"--model {folder}: no {name} in it, so no model finetune.py saved")
     try:
         run = read_json(folder / "run.json")
         arguments = run["arguments"]
@@ -163,9 +154,7 @@ def check_loaded(folder, model, tokenizer, run, info):
     info: what transformers says about the weights it has found.
     """
     if info["missing_keys"] or info["mismatched_keys"]:
-        raise UserError(
-            f"--model {folder}: model.safetensors is not the whole model of config.json"
-        )
+        raise UserError(f"--model {folder}: its weights are not the whole model of config.json")
     if class_names(model.config) != run["labels"]:
         raise UserError(f"--model {folder}: config.json and run.json name different classes")
     if run["arguments"]["max_length"] > max_positions(model):
@@ -197,10 +186,9 @@ def keep_answers(folder, role, logits, split, how):
         before = read_json(path)
         if before["weights"] == weights and len(before["labels"]) > len(labels):
             return "answers not kept for extras.report: it has those of more reviews"
-    reviews = json.dumps([texts, labels]).encode()
     record = how | {
         "weights": weights,
-        "reviews": hashlib.sha256(reviews).hexdigest()[:16],  # do two models answer the same ones?
+        "reviews": digest(json.dumps([texts, labels]).encode()),  # do two models answer the same?
         "labels": labels,
         "lengths": split["lengths"],
         # Nine digits say exactly which 32-bit number it was; with fewer, two logits could tie.
@@ -229,12 +217,10 @@ def keep_evaluation(args, run, split, logits, precision, hardware, found):
         print(f"\n{len(split['texts']):,} predictions in {args.save}")
     if args.results:
         # Whoever reads it elsewhere has other folders: paths are written as seen from here.
-        made = {
-            name: seen_from_here(value) if os.path.isabs(str(value)) else value
-            for name, value in run["arguments"].items()
-        }
+        typed = run["arguments"]
+        paths = {k: seen_from_here(v) for k, v in typed.items() if os.path.isabs(str(v))}
         how |= {"data": args.data, "split": args.split, "hardware": hardware} | found
-        record = {"run": run | {"arguments": made}, "evaluated": how}
+        record = {"run": run | {"arguments": typed | paths}, "evaluated": how}
         write_whole(args.results, json.dumps(record, indent=1) + "\n")
 
 
@@ -255,9 +241,8 @@ def warnings_for(figures):
     classes, confusion, found = list(figures["per_class"]), figures["confusion"], []
     present = [name for name, row in zip(classes, confusion) if sum(row)]
     if len(present) == 1:
-        found.append(
-            f"every review is {present[0]!r}: an accuracy on one class says nothing about the other"
-        )
+        why = "an accuracy on one class says nothing about the other"
+        found.append(f"every review is {present[0]!r}: {why}")
     # An accuracy of 80 % where four in five reviews are positive may be a model that says
     # "positive" to everything. Then no negative review stands on the diagonal.
     for c, name in enumerate(classes):

@@ -10,12 +10,13 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from decimal import Decimal
+from itertools import chain, dropwhile
 from pathlib import Path
 
 from support.errors import UserError
 from support.hub import connect_to_hub, hub_error, patiently
 
-FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 csv.field_size_limit(1 << 30)  # a long review has more than the usual limit, 131,072 characters
 
 # Labels that data sets abbreviate are written out, because every output shows them.
@@ -23,49 +24,18 @@ FULL_NAMES = {"neg": "negative", "pos": "positive"}
 
 
 # ------------------------------------------------------------------------------ rows of a file
-def read_rows(path):
-    """Yield the rows of a .csv, .tsv, .jsonl or .parquet file as dicts, one at a time.
-
-    The whole file is never in memory, so predict.py can read a file of any length.
-    Raises UserError with the place in the file where something is wrong.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is not a file: check the path")
-    if path.suffix.lower() not in FILE_TYPES:
-        raise UserError(f"{path} has to end in one of {', '.join(FILE_TYPES)}")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: it needs a row of column names and rows of data")
-    try:
-        if path.suffix.lower() == ".parquet":
-            yield from read_parquet(path)
-        elif path.suffix.lower() == ".jsonl":
-            yield from read_jsonl(path)
-        else:
-            yield from read_csv(path)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}): "
-            "save it again with the encoding UTF-8"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
 def read_csv(path):
     """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
     # utf-8-sig: spreadsheets start a file with an invisible mark, which would become part of the
     # first name. newline="": only the csv module knows which line ends stand inside a quoted text.
     with open(path, encoding="utf-8-sig", newline="") as file:
-        start, first_line = 0, file.readline()
-        while first_line and not first_line.strip():
-            start, first_line = file.tell(), file.readline()
+        lines = dropwhile(str.isspace, file)
+        first_line = next(lines, "")
         # The csv module counts, because separators inside quotes do not separate.
         delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
         delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
-        file.seek(start)
         # strict: else a quote that is never closed swallows the rest of the file in silence.
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.DictReader(chain([first_line], lines), delimiter=delimiter, strict=True)
         try:
             twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1 and name]
             if twice:
@@ -108,8 +78,7 @@ def read_jsonl(path):
 
 def read_parquet(path):
     """Rows of a parquet file, read in slices."""
-    import pyarrow  # comes with datasets; slow to import, so only where a parquet file is read
-    import pyarrow.parquet
+    import pyarrow.parquet  # comes with datasets; slow to import, so only where it is needed
 
     try:
         for slice_of_rows in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
@@ -118,28 +87,55 @@ def read_parquet(path):
         raise UserError(f"{path} is not a readable parquet file ({error})") from error
 
 
-# ------------------------------------------------------------------------------ texts and labels
+READERS = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+
+
+def read_rows(path, wanted=()):
+    """Yield the rows of a .csv, .tsv, .jsonl or .parquet file as dicts, one at a time.
+
+    The whole file is never in memory, so predict.py can read a file of any length.
+    wanted: see check_columns(). Raises UserError with the place where something is wrong.
+    """
+    path, row = Path(path), None
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: check the path")
+    if path.suffix.lower() not in READERS:
+        raise UserError(f"{path} has to end in one of {', '.join(READERS)}")
+    try:
+        for number, row in enumerate(READERS[path.suffix.lower()](path)):
+            if number == 0:
+                check_columns(row, wanted, path)
+            yield row
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}): "
+            "save it again with the encoding UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    if row is None:
+        raise UserError(f"{path} is empty: it has no rows, or none but the column names")
+
+
 def check_columns(found, wanted, where):
-    """Raise UserError unless every wanted column is among the found ones."""
-    for column, option in wanted.items():
+    """Raise UserError unless all columns are found. wanted: {column: the option that names it}."""
+    for column in wanted:
         if column not in found:
             raise UserError(
                 f"{where} has no column {column!r}; its columns are {', '.join(map(repr, found))}: "
-                f"name the right one with {option}"
+                f"name the right one with {wanted[column]}"
             )
 
 
-def load_table(path, text_column="text", label_column="label"):
-    """Read a whole file. Returns (texts, labels): two equally long lists, of values as they are."""
-    texts, labels = [], []
-    for row in read_rows(path):
-        if not texts:
-            check_columns(row, {text_column: "--text-column", label_column: "--label-column"}, path)
-        texts.append(row.get(text_column))
-        labels.append(row.get(label_column))
-    if not texts:
-        raise UserError(f"{path} has column names but no rows")
-    return texts, labels
+# ------------------------------------------------------------------------------ texts and labels
+def load_table(path, text_column="text", label_column="label", advice=""):
+    """Read a whole file. Returns (texts, labels): two equally long lists, of values as they are.
+
+    advice: what else can be done where the column of the labels is missing.
+    """
+    wanted = {text_column: "--text-column", label_column: f"--label-column{advice}"}
+    rows = [(row.get(text_column), row.get(label_column)) for row in read_rows(path, wanted)]
+    return [text for text, _ in rows], [label for _, label in rows]
 
 
 def load_source(data, text_column="text", label_column="label"):
@@ -154,39 +150,37 @@ def load_source(data, text_column="text", label_column="label"):
     if path.is_file():
         return {"train": load_table(path, text_column, label_column)}
     if path.is_dir():
-        return load_folder(path, text_column, label_column)
-    if path.suffix.lower() in FILE_TYPES or data.startswith((".", "/", "~")):
+        found = load_folder(path, text_column, label_column)
+    elif path.suffix.lower() in READERS or data.startswith((".", "/", "~")):
         raise UserError(f"--data {data}: there is no such file or folder")
-    return load_hub_dataset(data, text_column, label_column)
+    else:
+        found = load_hub_dataset(data, text_column, label_column)
+    # Competitions hand out test splits without answers. Those can measure nothing.
+    for role, (_, labels) in list(found.items()):
+        if all(label in (None, "") for label in labels):
+            del found[role]
+    if "train" not in found:
+        where = "train file (train.csv, .tsv, .jsonl or .parquet) or train split with labels"
+        raise UserError(f"--data {data}: has no {where}")
+    return found
 
 
 def load_folder(folder, text_column, label_column):
     """The splits of a folder of files that are named after them."""
-    splits = {}
-    also = {"train": (), "validation": ("valid", "val", "dev"), "test": ()}
-    for name, others in also.items():
-        files = [p for p in sorted(folder.iterdir()) if p.stem in (name, *others)]
-        files = [p for p in files if p.suffix.lower() in FILE_TYPES]
+    splits, also = {}, {"train": [], "validation": ["valid", "val", "dev"], "test": []}
+    for role, others in also.items():
+        files = [path for path in folder.iterdir() if path.stem in (role, *others)]
+        files = [path for path in files if path.suffix.lower() in READERS]
         if len(files) > 1:
-            raise UserError(f"{folder} holds {len(files)} files for {name!r}: keep one of them")
-        if files:
-            try:
-                texts, labels = load_table(files[0], text_column, label_column)
-            except UserError as error:
-                if name == "train" or f"no column {label_column!r}" not in str(error):
-                    raise
-                why = "without labels it can test nothing: move it away"
-                raise UserError(f"{error}; {why}") from error
-            # Competitions hand out test files without answers, which can measure nothing.
-            if name == "train" or any(label not in (None, "") for label in labels):
-                splits[name] = texts, labels
-    if "train" not in splits:
-        raise UserError(f"{folder} holds no train file (train.csv, .tsv, .jsonl or .parquet)")
+            raise UserError(f"{folder} holds {len(files)} files for {role!r}: keep one of them")
+        advice = "; without labels it can test nothing: move it away" if role != "train" else ""
+        for path in files:
+            splits[role] = load_table(path, text_column, label_column, advice)
     return splits
 
 
 def load_hub_dataset(data, text_column, label_column):
-    """The labelled splits of a data set on the hub (or in the hub's local cache)."""
+    """The splits of a data set on the hub (or in the hub's local cache)."""
     connect_to_hub(data)
     import datasets
 
@@ -197,21 +191,17 @@ def load_hub_dataset(data, text_column, label_column):
         raise hub_error("data set", data, error) from error
 
     splits = {}
-    for split in [role for role in ("train", "validation", "test") if role in found]:
-        table = found[split]
-        wanted = {text_column: "--text-column", label_column: "--label-column"}
-        if split != "train" and label_column not in table.column_names:
+    for role in [role for role in ("train", "validation", "test") if role in found]:
+        table = found[role]
+        if role != "train" and label_column not in table.column_names:
             continue  # without labels it can measure nothing
+        wanted = {text_column: "--text-column", label_column: "--label-column"}
         check_columns(table.column_names, wanted, f"the data set {data!r}")
         labels = list(table[label_column])
         names = getattr(table.features[label_column], "names", None)
         if names:  # a ClassLabel: numbers that stand for names, with -1 for "not given"
             labels = [None if label in (None, -1) else names[label] for label in labels]
-        # Some public test splits have a label column without any labels.
-        if any(label is not None for label in labels):
-            splits[split] = (list(table[text_column]), labels)
-    if "train" not in splits:
-        raise UserError(f"the data set {data!r} has no labelled train split, only {list(found)}")
+        splits[role] = list(table[text_column]), labels
     return splits
 
 
@@ -226,16 +216,15 @@ def label_name(value):
     if text.lower() == "nan":  # what tables write for a missing number
         return None
     # Not float(): it reads the names "1_1" and "1e1" as numbers, and loses digits of long ones.
-    number = re.fullmatch(r"([+-]?)0*([0-9]+)(?:\.([0-9]*))?|[+-]?\.[0-9]+", text)
-    if not number:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", text):
         return FULL_NAMES.get(text, text) or None
-    sign, whole, fraction = number.groups()
-    if whole is None or (fraction or "").strip("0"):
+    whole = Decimal(text).to_integral_value()
+    if whole != Decimal(text):
         raise UserError(
             f"the label {text} is not a whole number: labels are classes, as numbers (0, 1, ...) "
             "or names; turn scores into classes first"
         )
-    return ("-" if sign == "-" and whole != "0" else "") + whole
+    return str(whole or 0)  # "-0" is 0
 
 
 def find_label_names(labels):
@@ -264,11 +253,6 @@ def find_label_names(labels):
     return names
 
 
-def is_number(name):
-    """Whether a class is named by a whole number, as in a column of stars."""
-    return name.lstrip("-").isdecimal()
-
-
 def label_index(value, names):
     """The class number of a raw label, or None where the row has no label.
 
@@ -280,9 +264,9 @@ def label_index(value, names):
         return None
     if name in names:
         return names.index(name)
-    position = name.isdecimal() and len(name) < 10 and int(name) < len(names)
-    if position and not any(is_number(other) for other in names):
-        return int(name)
+    positions = [str(c) for c in range(len(names))]
+    if name in positions and not any(other.lstrip("-").isdecimal() for other in names):
+        return positions.index(name)
     raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
 
 
@@ -290,6 +274,15 @@ def label_index(value, names):
 def is_blank(text):
     """Whether a text shows nothing: it may still hold spaces, control signs, zero-width joiners."""
     return all(unicodedata.category(sign)[0] in "CZ" for sign in text)
+
+
+def usable_text(value):
+    """(text, error) of a cell: what to show, and why it is no text (or "" if it is one)."""
+    if value is None or value != value:  # nan, which tables write for a missing text
+        return "", ""
+    if not isinstance(value, str):
+        return str(value)[:100], f"no text, but {type(value).__name__}"
+    return value, ""
 
 
 def usable_rows(texts, labels, names, role, notes, clean):
@@ -301,21 +294,18 @@ def usable_rows(texts, labels, names, role, notes, clean):
     """
     kept = {"texts": [], "labels": []}
     for row, (text, label) in enumerate(zip(texts, labels), start=1):
-        missing = text is None or text != text  # nan, which tables write for a missing text
-        if not missing and not isinstance(text, str):
-            raise UserError(
-                f"{role}, row {row}: {str(text)[:40]!r} is no text, but {type(text).__name__}"
-            )
+        text, error = usable_text(text)
         try:
+            if error:
+                raise UserError(f"{text[:40]!r} is {error}")
             label = label_index(label, names)
         except UserError as error:
             raise UserError(f"{role}, row {row}: {error}") from error
-        text = "" if missing else clean(text)
+        text = clean(text)
         if text and label is not None:
             kept["texts"].append(text)
             kept["labels"].append(label)
-    if len(kept["texts"]) < len(texts):
-        dropped = len(texts) - len(kept["texts"])
+    if dropped := len(texts) - len(kept["texts"]):
         notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
     return kept
 

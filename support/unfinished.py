@@ -27,11 +27,11 @@ from tqdm import tqdm
 from support.banner import in_words
 from support.devices import add_up, put_back_random, random_states, rank, world
 from support.errors import UserError, plain
-from support.files import flush_to_disk, new_folder, open_to_append
+from support.files import digest, flush_to_disk, new_folder, open_to_append
 from support.runs import begin, check_same, how_to_go_on
 
-LOOK_EVERY = 10  # steps between two looks at the loss: to read it makes a GPU wait
 FILES = ("weights.safetensors", "state.pt")
+LOOK_EVERY = 10  # steps between two looks at the loss: to read it makes a GPU wait
 
 
 # ------------------------------------------------------------------------------ 1. the run
@@ -46,18 +46,18 @@ class Run:
     def __init__(self, args, facts=None, same=None, saved=None, steps=0):
         self.args, self.facts, self.same, self.saved = args, facts, same, saved
         self.writes = facts is not None and rank() == 0  # with torchrun only one process writes
-        self.number = saved["number"] if saved else 0  # of the newest checkpoint
-        self.lines = saved["lines"] if saved else []  # of history.jsonl
-        self.seconds = saved["seconds"] if saved else []  # that each epoch has trained
-        self.step, self.unread, self.bar, self.written = 0, [], None, time.monotonic()
-        self.signals, self.in_step, self.told = [], False, False  # told: how long it will take
+        start = saved or {"step": 0, "number": 0, "lines": [], "seconds": []}
+        self.number, self.written = start["number"], time.monotonic()  # the newest checkpoint's
+        self.lines, self.seconds = start["lines"], start["seconds"]  # of history, of the epochs
+        self.step, self.unread = start["step"], []  # unread: steps whose loss waits to be read
+        self.signal, self.in_step = None, False  # signal: the number of the last that has come
+        self.told = facts is None  # whether it has said how long it will take
         if saved:
             check_same(saved["same"], same, args.out)
             if saved["machine"] != facts["device"]["name"]:
-                machine = plain(str(saved["machine"]))
+                machine = plain(saved["machine"])
                 print(f"note       begun on another machine ({machine}), which rounds otherwise")
-            done = f"{saved['step'] / steps:.0%} is done"
-            print(f"resumed    after step {saved['step']:,}: {done}")
+            print(f"resumed    after step {self.step:,}: {self.step / steps:.0%} is done")
         elif facts and args.resume:
             print("resumed    from the beginning: the run was stopped before its first checkpoint")
 
@@ -69,20 +69,19 @@ class Run:
         if not self.saved:
             if self.writes:
                 begin(self.args)
-            return 0
+            return self.step
         from safetensors.torch import load_model
 
-        load_model(model, str(self.saved["folder"] / "weights.safetensors"), strict=True)
         try:
+            load_model(model, str(self.saved["folder"] / "weights.safetensors"), strict=True)
             optimizer.load_state_dict(self.saved["optimizer"])
             scaler.load_state_dict(self.saved["scaler"])
             put_back_random(device, self.saved["random"])
         except Exception as error:
             raise UserError(f"the checkpoint does not fit this model ({error})") from error
         if self.writes:
-            os.truncate(Path(self.args.out, "history.jsonl"), self.saved["history"]["bytes"])
-        self.step = self.saved["step"]
-        self.saved = None  # its tensors may go
+            os.truncate(Path(self.args.out, "history.jsonl"), self.saved["history"][0])
+        self.saved.clear()  # its tensors may go
         return self.step
 
     # -------------------------------------------------------------------------- an epoch
@@ -106,7 +105,7 @@ class Run:
                 self.bar.update(sizes[number])
                 if number == done + 1:  # the first steps are slow: memory is set aside
                     began = time.perf_counter()
-                if number == done + 11 and self.facts and not self.told:
+                if number == done + 11 and not self.told:
                     speed = sum(tokens[done + 2 : number + 1]) / (time.perf_counter() - began)
                     left = sum(tokens) * (self.args.epochs - self.epoch) + sum(tokens[number + 1 :])
                     self.bar.write(f"time       {in_words(left / speed)} of training are left")
@@ -120,17 +119,17 @@ class Run:
         checkpoint when one is due. Raises KeyboardInterrupt if a signal has come meanwhile.
         """
         self.step = step
-        # Every process has the same norm, and add_up() below adds them up: so divide.
-        self.unread.append((torch.stack([loss, norm / world()]), rate, reviews))  # [2]
-        if step % LOOK_EVERY and step < self.epoch_ends and not self.signals:
+        line = {"step": step, "epoch": self.epoch, "loss": loss, "norm": norm, "rate": rate}
+        self.unread.append(line | {"reviews": reviews})
+        if step % LOOK_EVERY and step < self.epoch_ends and not self.signal:
             return
-        seen, rates, sizes = zip(*self.unread)
+        lines, self.unread = self.unread, []
+        # Each process knows the loss of its share, and the norm of all: so divide what is added up.
+        seen = [torch.stack([line["loss"], line["norm"] / world()]) for line in lines]
         seen = add_up(torch.stack(seen)).tolist()  # [steps, 2]
-        self.unread = []
         self.seconds[-1] = time.perf_counter() - self.started
-        lines, fp16 = [], self.parts[2].is_enabled()
-        for number, ((loss, norm), rate, reviews) in enumerate(zip(seen, rates, sizes)):
-            line = {"step": step - len(seen) + 1 + number, "epoch": self.epoch, "loss": loss}
+        fp16 = self.parts[2].is_enabled()
+        for line, (loss, norm) in zip(lines, seen):
             # One step with NaN or infinity makes every weight NaN, for good. Under fp16 an infinite
             # gradient is a normal event: the scaler skips that step, and scales less.
             if not math.isfinite(loss) or not (math.isfinite(norm) or fp16):
@@ -139,17 +138,14 @@ class Run:
                     f"(epoch {self.epoch}), so training cannot go on: try a tenth of this --lr, or "
                     "--precision fp32. The best epoch before this one, if there was any, is saved"
                 )
-            norm = norm if math.isfinite(norm) else None  # JSON has no infinity
-            lines.append(line | {"norm": norm, "rate": rate, "reviews": reviews})
+            line.update(loss=loss, norm=norm if math.isfinite(norm) else None)  # None: for JSON
         # It should not skip all of them, as it does where no scale is small enough.
         if len(lines) >= LOOK_EVERY and all(line["norm"] is None for line in lines):
-            raise UserError(
-                f"no gradient was a number in the {len(lines)} steps up to step {step}, so nothing "
-                "is learned: --precision fp32"
-            )
+            what = f"no gradient was a number up to step {step}, so nothing is learned"
+            raise UserError(f"{what}: --precision fp32")
         self.add_lines(lines)
         self.bar.set_postfix(loss=f"{lines[-1]['loss']:.3f}", refresh=False)
-        if self.signals:
+        if self.signal:
             print(f"\nsaving a checkpoint in {self.args.out}", file=sys.stderr)
             self.checkpoint()
             raise KeyboardInterrupt
@@ -188,8 +184,8 @@ class Run:
         for line, seconds in zip(self.epochs, self.seconds):
             one = {"epoch": line["epoch"], "optimizer_steps": line["step"]}
             one |= {"train_loss": line["train_loss"], "seconds": seconds}
-            speed = line["reviews"] / seconds
-            history.append(one | {"reviews_per_second": speed, "validation": line["validation"]})
+            one |= {"reviews_per_second": line["reviews"] / seconds}
+            history.append(one | {"validation": line["validation"]})
         best = best_epoch(self.epochs, self.args.select)
         results = {"best_epoch": best, "validation": history[best - 1]["validation"]}
         return {"history": history, "results": results}
@@ -226,49 +222,45 @@ class Run:
                 with open_to_append(path) as file:
                     file.writelines(json.dumps(line) + "\n" for line in lines)
             except OSError as error:
-                raise UserError(
-                    f"{path} cannot be written ({error.strerror}). {how_to_go_on(self.args.out)}"
-                ) from error
+                what = f"{path} cannot be written ({error.strerror})"
+                raise UserError(f"{what}. {how_to_go_on(self.args.out)}") from error
 
     def checkpoint(self):
         """Write down all that decides the next step; the checkpoint before it stays, older ones go.
 
         First all files are written into a folder with another name, and the disk is told to really
         keep them. Then the folder gets its name, in one move: whenever the power fails, what has a
-        number is whole. The learning rate and the order of the data are not in it: they are
-        functions of the step, of seed and epoch.
+        number is whole.
         """
         self.in_step = False  # whatever happens from here on can be repeated
-        if not self.facts:
-            return
         model, optimizer, scaler, device = self.parts
+        random = random_states(device)  # of all processes; the rest is for the one that writes
+        if not self.writes:
+            return
+        folder, number = Path(self.args.out, "checkpoints"), self.number + 1
+        history = Path(self.args.out, "history.jsonl")
+        flush_to_disk(history)
+        content = history.read_bytes()
         state = {
             "step": self.step,
-            "history": {},
+            "history": (len(content), digest(content)),
             "seconds": self.seconds,
             "optimizer": optimizer.state_dict(),  # AdamW's two running means
             "scaler": scaler.state_dict(),  # under fp16, by how much losses are multiplied
-            "random": random_states(device),  # without it the next step drops other numbers
+            "random": random,  # without it the next step drops other numbers
             "same": self.same,
             "machine": self.facts["device"]["name"],
         }
-        if not self.writes:  # random_states() is for all processes, the rest for one
-            return
         from safetensors.torch import save_model  # knows that two weights can be one and the same
 
-        folder, number = Path(self.args.out, "checkpoints"), self.number + 1
-        history = Path(self.args.out, "history.jsonl")
         try:
-            flush_to_disk(history)
-            state["history"] = fingerprint_of(history.read_bytes())
             with new_folder(folder) as temporary:
                 save_model(model, str(temporary / "weights.safetensors"))
                 torch.save(state, temporary / "state.pt")
                 (temporary / "SHA256SUMS").write_bytes(checksums(temporary))
-                for path in temporary.iterdir():
-                    flush_to_disk(path)
-                if (folder / str(number)).exists():  # a damaged one, which was passed over
-                    shutil.rmtree(folder / str(number))
+                flush_to_disk(*temporary.iterdir())
+                # One that was damaged, and passed over, may have this number.
+                shutil.rmtree(folder / str(number), ignore_errors=True)
                 os.rename(temporary, folder / str(number))
                 flush_to_disk(folder)
         except UserError as error:
@@ -286,9 +278,8 @@ class Run:
         the last checkpoint.)
         """
 
-        def note(number, frame):
-            again = bool(self.signals)
-            self.signals.append(number)
+        def signalled(number, frame):
+            again, self.signal = self.signal, number
             if not self.in_step:
                 raise KeyboardInterrupt
             if again:  # twice: now. SystemExit, because these half-moved weights must not be saved.
@@ -296,7 +287,7 @@ class Run:
             print("\nfinishing this step; Ctrl-C again stops at once", file=sys.stderr)
 
         both = (signal.SIGINT, signal.SIGTERM) if world() == 1 else ()
-        self.handlers = {number: signal.signal(number, note) for number in both}
+        self.handlers = {one: signal.signal(one, signalled) for one in both}
         return self
 
     def __exit__(self, *error):
@@ -306,7 +297,7 @@ class Run:
     def stopped(self):
         """Say which command goes on. Returns the exit code."""
         print(f"\nstopped. {how_to_go_on(self.args.out)}", file=sys.stderr)
-        return 128 + (self.signals or [signal.SIGINT])[-1]
+        return 128 + (self.signal or signal.SIGINT)
 
 
 def best_epoch(epochs, select):
@@ -321,6 +312,12 @@ def best_epoch(epochs, select):
 
 
 # ------------------------------------------------------------------------------ 2. checkpoints
+def numbers(out):
+    """The numbers of the checkpoints there are, the oldest first."""
+    folders = Path(out, "checkpoints").glob("[0-9]*")
+    return sorted(int(path.name) for path in folders if path.name.isdecimal())
+
+
 def checksums(folder):
     """The text of SHA256SUMS, which `sha256sum -c` understands too. bytes."""
     lines = []
@@ -328,17 +325,6 @@ def checksums(folder):
         with open(folder / name, "rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines).encode()
-
-
-def fingerprint_of(history):
-    """What a checkpoint notes of history.jsonl. history: bytes."""
-    return {"bytes": len(history), "sha256": hashlib.sha256(history).hexdigest()}
-
-
-def numbers(out):
-    """The numbers of the checkpoints there are, the oldest first."""
-    folders = Path(out, "checkpoints").glob("[0-9]*")
-    return sorted(int(path.name) for path in folders if path.name.isdecimal())
 
 
 def read_checkpoint(out, number):
@@ -351,20 +337,18 @@ def read_checkpoint(out, number):
     try:
         if checksums(folder) != (folder / "SHA256SUMS").read_bytes():
             return None
-        history = Path(out, "history.jsonl").read_bytes()
-    except OSError:  # one of the files is gone
-        return None
-    try:
         # weights_only: a file of this format can hold a program; like this, it is not run.
         state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-        kinds = {"step": int, "history": dict, "seconds": list, "optimizer": dict, "scaler": dict}
-        kinds |= {"random": list, "same": dict, "machine": str}
+        kinds = {"step": int, "history": tuple, "seconds": list, "optimizer": dict}
+        kinds |= {"scaler": dict, "random": list, "same": dict, "machine": str}
         if not all(isinstance(state.get(key), kind) for key, kind in kinds.items()):
             raise ValueError("it holds something else")
-        history = history[: state["history"]["bytes"]]
-        if fingerprint_of(history) != state["history"]:
+        history = Path(out, "history.jsonl").read_bytes()[: state["history"][0]]
+        if (len(history), digest(history)) != state["history"]:
             return None
         lines = [json.loads(line) for line in history.decode().splitlines()]
+    except OSError:  # one of the files is gone
+        return None
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{folder / 'state.pt'} is no checkpoint of ours ({reason})") from error
@@ -383,7 +367,5 @@ def find_checkpoint(out):
             return state
         print(f"checkpoint {number} in {out}, or its history, is damaged; trying the one before it")
     if found:
-        raise UserError(
-            f"--resume {out}: no checkpoint in it is whole; start over with --overwrite"
-        )
+        raise UserError(f"--resume {out}: no checkpoint in it is whole; --overwrite starts over")
     return None

@@ -1,11 +1,13 @@
 """Chapter 4: the gradient is the one that was promised, and nothing moves that should not."""
 
 import copy
+import json
 import math
 
 import pytest
 import torch
-from conftest import epoch_losses, make_examples_of_lengths, make_model, train
+from conftest import epoch_losses, make_examples_of_lengths, make_model, run_script, train
+from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import (
     AutoConfig,
@@ -13,11 +15,13 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from dataset import make_batches, make_collate
+import finetune
+from dataset import encode, load_splits, make_batches, make_collate, make_examples
 from finetune import count_steps, decay_groups, rate_factor
-from model import parameter_parts
-from support.unfinished import Run, best_epoch
+from model import autocast, load_pretrained, parameter_parts
 from support.errors import UserError
+from support.unfinished import Run, best_epoch
+
 
 # ------------------------------------------------------------------------------ accumulation
 @pytest.mark.parametrize(
@@ -278,3 +282,158 @@ def test_fp16_may_skip_a_step_but_not_all_of_them(arguments):
         look([inf] * 9 + [float("nan")], fp16=True)
     with pytest.raises(UserError, match="norm inf at step 1 .* a tenth of this --lr"):
         look([inf] * 9 + [1.0], fp16=False)
+
+
+# ------------------------------------------------------------------------------ what is kept
+@pytest.mark.parametrize("select, best", [("accuracy", 2), ("loss", 1)])
+def test_the_epoch_that_validation_chose_is_kept_and_tested(
+    workplace, monkeypatch, tmp_path, select, best
+):
+    """Not the last one, not each one, and no reading of train or test has a say in it.
+
+    The answers are made up: the second epoch gets most reviews right, the third as many. The first
+    is the least sure of itself, so by the loss it is the best.
+    """
+    prepare, splits, asked = finetune.prepare, {}, []
+
+    def prepared(*args):
+        found = prepare(*args)
+        splits.update(found[2])
+        return found
+
+    def answer(model, examples, *_, **__):
+        role = next(role for role in splits if splits[role]["examples"] is examples)
+        right, sure = [(2, 0.1), (5, 5.0), (5, 6.0), (1, 7.0), (6, 8.0)][len(asked)]
+        logits = functional.one_hot(torch.tensor([e["label"] for e in examples]), 2) * sure
+        logits[right:] = logits[right:].flip(1)
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        asked.append((role, weights, logits.tolist()))
+        return logits
+
+    monkeypatch.setattr(finetune, "prepare", prepared)
+    monkeypatch.setattr(finetune, "predict_logits", answer)
+    out, words = tmp_path / "out", "--model encoder --data good.csv --epochs 4 --max-length 20"
+    words = [*words.split(), "--batch-size", "8", "--lr", "1e-3", "--select", select, "--out", out]
+    done = run_script("finetune.py", *words, cwd=workplace, module=finetune)
+    assert done.returncode == 0, done.stderr
+    assert [role for role, _, _ in asked] == [*["validation"] * 4, "test"]
+
+    _, weights, logits = asked[best - 1]
+    saved, tested = load_file(out / "model.safetensors"), asked[-1][1]
+    for name in weights:
+        assert torch.equal(saved[name], weights[name]) and torch.equal(tested[name], weights[name])
+    assert any(not torch.equal(asked[2][1][name], weights[name]) for name in weights)
+    answers = json.loads((out / "answers-validation.json").read_text())
+    assert answers["labels"] == splits["validation"]["labels"]
+    assert torch.equal(torch.tensor(answers["logits"]), torch.tensor(logits))
+    results = json.loads((out / "run.json").read_text())["results"]
+    assert results["best_epoch"] == best
+    assert results["validation"]["correct"] == {1: 2, 2: 5}[best]
+
+
+def test_patience_counts_the_epochs_since_the_best_one(arguments):
+    """One epoch too early and a run that would still have improved is cut off."""
+    args = arguments(*"--epochs 9 --patience 2".split())
+    run, examples, over = Run(args), make_examples_of_lengths([5] * 8), []
+    assert not run.patience_is_over(), "nothing is done yet"
+    for number, accuracy in enumerate((0.7, 0.6, 0.8, 0.8, 0.7), start=1):
+        figures = {"accuracy": accuracy, "macro_f1": accuracy, "loss": 0.5}
+        run.lines.append({"step": number, "epoch": number, "train_loss": 0.5})
+        run.lines[-1]["validation"] = figures
+        over.append(bool(run.patience_is_over()))
+    assert over == [False, False, False, False, True], "as good as the best is no better"
+    assert not [line for line in train(make_model(), examples, args, run=run) if "loss" in line]
+
+
+def test_the_train_loss_of_an_epoch_counts_each_review_once(arguments):
+    """The last window of an epoch may be of a single review: as a window it would weigh as much."""
+    run = Run(arguments("--epochs", "1"))
+    run.lines = [
+        {"step": 1, "epoch": 1, "loss": 1.0, "reviews": 9},
+        {"step": 2, "epoch": 1, "loss": 2.0, "reviews": 1},
+    ]
+    run.add_epoch({"loss": 0.5, "accuracy": 0.5, "macro_f1": 0.5})
+    assert run.epochs[0]["train_loss"] == pytest.approx(1.1) and run.epochs[0]["reviews"] == 10
+
+
+def test_a_validation_loss_that_is_not_a_number_stops_the_run(arguments):
+    """All comparisons with NaN are false: such an epoch could be kept as the best."""
+    run = Run(arguments("--epochs", "1"))
+    run.lines = [{"step": 1, "epoch": 1, "loss": 1.0, "reviews": 9}]
+    with pytest.raises(UserError, match="answers nan"):
+        run.add_epoch({"loss": float("nan"), "accuracy": 0.5, "macro_f1": 0.5})
+
+
+def test_what_is_written_of_a_step_is_what_was_done(arguments, monkeypatch):
+    """The norm before it is clipped (after it, a plot shows a flat line), the rate, the reviews."""
+    rates, step = [], torch.optim.AdamW.step
+
+    def stepping(self):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepping)
+    # The rates are so small that no weight moves: every gradient is that of the first weights.
+    words = "--epochs 1 --batch-size 2 --accumulate 2 --warmup 0.5 --lr 1e-30 --weight-decay 0"
+    found = []
+    for clip in ("1e-3", "1e9"):
+        args, model = arguments(*words.split(), "--clip", clip), make_model(loud=True, dropout=0.0)
+        found.append(train(model, make_examples_of_lengths([5] * 11), args))
+    for lines in found:
+        assert [line["reviews"] for line in lines] in ([4, 4, 3], [4, 3, 4], [3, 4, 4])
+        assert [line["step"] for line in lines] == [1, 2, 3]
+    assert [line["rate"] for line in found[0] + found[1]] == rates and len(set(rates)) > 1
+    clipped, free = ([line["norm"] for line in lines] for lines in found)
+    assert clipped == free and min(free) > 0.01
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_loss_is_computed_in_32_bits_from_logits_of_16(arguments, precision):
+    """A sum of losses in 16 bits has two or three digits: small progress would round to none."""
+    model, cpu = make_model(loud=True, dropout=0.0), torch.device("cpu")
+    args = arguments(*"--epochs 1 --batch-size 16 --lr 1e-30 --weight-decay 0".split())
+    examples = make_examples_of_lengths([9] * 16)
+    lines = train(model, examples, args, precision)
+    (rows,) = make_batches([9] * 16, 16, args.seed, epoch=0)
+    batch, losses = make_collate(0)([examples[i] for i in rows]), {}
+    for name in ("fp32", precision):
+        with torch.no_grad(), autocast(cpu, name):
+            logits = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits
+        losses[name] = functional.cross_entropy(logits.float(), batch["labels"]).item()
+    assert abs(losses["fp32"] - losses[precision]) > 1e-5, "so that the tolerance means something"
+    assert lines[0]["loss"] == pytest.approx(losses[precision], abs=1e-6)
+
+
+def test_every_option_about_data_and_model_reaches_them(workplace, arguments, tmp_path):
+    """An option that is parsed, printed and then forgotten costs whoever tries it out a day."""
+    data, encoder = tmp_path / "other.csv", str(workplace / "encoder")
+    data.write_text((workplace / "good.csv").read_text().replace("text,label", "body,kind"))
+    words = f"--model {encoder} --data {data} --text-column body --label-column kind --subset 20 "
+    words += "--seed 5 --max-length 6 --truncation tail --dropout 0.3 --attention-dropout 0.2"
+    model, tokenizer, splits, facts = finetune.prepare(
+        arguments(*words.split()), torch.device("cpu"), "fp32", {}
+    )
+    expected, names, _, fingerprint = load_splits(str(data), "body", "kind", seed=5, subset=20)
+    assert facts["data_fingerprint"] == fingerprint and facts["labels"] == names
+    assert list(splits) == list(expected) and len(splits["train"]["texts"]) == 20
+    for role, split in expected.items():
+        ids, lengths = encode(split["texts"], tokenizer, 6, "tail")
+        assert max(lengths) > 6 or role != "train", "so that something is cut"
+        assert splits[role]["texts"] == split["texts"]
+        assert splits[role]["examples"] == make_examples(ids, split["labels"])
+    other, _ = load_pretrained(encoder, names, 5, 0.3, 0.2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+    config = model.config
+    assert (config.dropout, config.seq_classif_dropout, config.attention_dropout) == (0.3, 0.3, 0.2)
+
+
+def test_a_step_whose_gradients_overflow_is_left_out(arguments, monkeypatch):
+    """Under fp16 that happens until the scale has come down; taken, it makes every weight NaN."""
+    scaler, model = torch.amp.GradScaler, make_model(loud=True, dropout=0.0)
+    before = copy.deepcopy(model.state_dict())
+    huge = {"init_scale": 2.0**60}
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **o: scaler(*a, **huge, **o))
+    args = arguments(*"--epochs 1 --batch-size 8 --lr 1e-3 --warmup 0".split())
+    lines = train(model, make_examples_of_lengths([6] * 16), args, "fp16")
+    assert [line["norm"] for line in lines] == [None, None]
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())

@@ -204,3 +204,18 @@ def test_a_quote_that_runs_on_does_not_join_two_rows_of_a_tsv(tmp_path):
     path.write_text('text\tlabel\n"I liked it\tpos\nit was bad"\tneg\n')
     with pytest.raises(UserError, match="line 3: a quote that opens in one line"):
         list(read_rows(path))
+
+
+def test_a_file_without_splits_is_divided_by_the_rules_of_each_role(tmp_path):
+    """Train has as many of each class; what is measured has the file's shares. And every seed has
+    the same test reviews, also where no test file comes with the data.
+    """
+    rows = [f"text {i},{int(i % 10 == 0)}" for i in range(2000)]
+    data = write_csv(tmp_path / "x.csv", rows)
+    one, other = (load_splits(data, seed=seed, subset=100)[0] for seed in (1, 2))
+    assert Counter(one["train"]["labels"]) == {0: 50, 1: 50}
+    for role in ("validation", "test"):
+        assert Counter(one[role]["labels"]) == {0: 90, 1: 10}, role
+    assert one["test"] == other["test"] and one["validation"] != other["validation"]
+    one, other = (load_splits(data, seed=seed)[0] for seed in (1, 2))
+    assert one["test"] == other["test"] and one["validation"] != other["validation"]

@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -192,8 +193,17 @@ def workplace(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="session")
 def rehearsed(tmp_path_factory):
     """The folder that `python finetune.py --demo` makes, and what it printed."""
-    folder = tmp_path_factory.mktemp("rehearsal") / "demo"
-    # In a process of its own, with the user's environment: the one run that nothing here prepares.
-    done = run_script("finetune.py", "--demo", "--out", folder, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    # The processes of pytest-xdist (-n) share it: the first trains it, the others wait. Each gets a
+    # copy, because some tests write into it.
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, printed = root / "rehearsal" / "demo", root / "rehearsal.txt"
+    with FileLock(root / "rehearsal.lock"):
+        if not printed.exists():
+            # In a process of its own, with the user's environment: the one run that nothing here
+            # prepares.
+            done = run_script("finetune.py", "--demo", "--out", folder, env=dict(os.environ))
+            assert done.returncode == 0, done.stderr
+            printed.write_text(done.stdout)
+    mine = shutil.copytree(folder, tmp_path_factory.mktemp("rehearsed") / "demo")
+    return mine, printed.read_text()

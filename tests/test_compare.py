@@ -85,7 +85,7 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     write(tmp_path / "d.csv", [*rows[1:], rows[0]])
     write(tmp_path / "e.csv", [("film", "", "positive", 1)])
     write(tmp_path / "f.csv", [])
-    for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label"), ("f", "0: only")):
+    for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label"), ("f", "no rows")):
         done = run_script("extras.compare", files[1], tmp_path / f"{other}.csv")
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     before = files[0].read_bytes()

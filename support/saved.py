@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -176,8 +177,8 @@ def keep_answers(folder, role, logits, split, how):
     """Write answers-<role>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. split: a dict of lists: "texts", "labels", and "lengths", the tokens of each
-    whole review. how: what else a reader has to know: subset, windows, precision. Returns why they
-    were not kept, or None.
+    whole review. how: what else a reader has to know: subset, windows, precision. Returns whether
+    they were kept; if not, it has said why.
     """
     labels, texts = split["labels"], split["texts"]
     # A folder may get another model. Answers that are not its own must not speak for it.
@@ -185,7 +186,8 @@ def keep_answers(folder, role, logits, split, how):
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: write it anew
         before = read_json(path)
         if before["weights"] == weights and len(before["labels"]) > len(labels):
-            return "answers not kept for extras.report: it has those of more reviews"
+            print("answers not kept for extras.report: it has those of more reviews")
+            return False
     record = how | {
         "weights": weights,
         "reviews": digest(json.dumps([texts, labels]).encode()),  # do two models answer the same?
@@ -198,8 +200,9 @@ def keep_answers(folder, role, logits, split, how):
     try:
         write_whole(path, json.dumps(record) + "\n")
     except UserError as error:  # somebody else's folder: no reason to lose the evaluation
-        return f"answers not kept for extras.report: {error}"
-    return None
+        print(f"answers not kept for extras.report: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def keep_evaluation(args, run, split, logits, precision, hardware, found):
@@ -210,8 +213,9 @@ def keep_evaluation(args, run, split, logits, precision, hardware, found):
     how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
     how["precision"] = precision
     if args.data is args.text_column is args.label_column is None:
-        problem = keep_answers(args.model, args.split, logits, split, how)
-        print(f"\n{problem or 'answers kept for extras.report'}")
+        print()
+        if keep_answers(args.model, args.split, logits, split, how):
+            print("answers kept for extras.report")
     if args.save:
         save_predictions(args.save, logits, split, run["labels"])
         print(f"\n{len(split['texts']):,} predictions in {args.save}")

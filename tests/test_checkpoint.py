@@ -1,5 +1,6 @@
 """Saving: what comes back is what was saved, in this program and in others."""
 
+import copy
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from conftest import make_model
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, pipeline
+from transformers import PreTrainedTokenizerFast, pipeline, tokenization_utils_base
 
 from dataset import LINE_BREAK, clean, encode, make_collate, make_examples
 from evaluate import predict_logits
@@ -195,3 +196,15 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(tmp_pa
         prepare_folder(tmp_path / "file" / "model")
     with pytest.raises(UserError, match="no such folder"):
         read_run(tmp_path / "nothing")
+
+
+def test_a_long_text_raises_no_alarm_when_the_tokenizer_is_checked(tokenizer, monkeypatch):
+    """It is cut before the model sees it, so "will result in indexing errors" would be wrong."""
+    alarms = []
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda *a: alarms.append(a))
+    short = copy.deepcopy(tokenizer)
+    short.model_max_length = 8
+    check_tokenizer(short, LINE_BREAK, ["good film " * 400])
+    assert not alarms
+    short("good film " * 400)
+    assert alarms, "so that the test would notice one"

@@ -263,6 +263,18 @@ def test_damaged_files_are_named_in_one_line(rehearsed, tmp_path, name, damage):
     assert name.partition("-")[0] in done.stderr and not (tmp_path / "page.html").exists()
 
 
+def test_answers_are_kept_to_the_last_digit(rehearsed, tmp_path):
+    """Two logits that differ little must not tie: report and evaluate would count differently."""
+    folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    (folder / "answers-test.json").unlink()
+    logits = torch.tensor([[0.123456, 0.123457], [-7.0, 1e-7], [1 / 3, 2e9]])
+    split = {"texts": ["a", "b", "c"], "labels": [1, 1, 0], "lengths": [3, 3, 3]}
+    how = {"subset": None, "windows": False, "precision": "fp32"}
+    assert keep_answers(folder, "test", logits, split, how)
+    assert torch.equal(read_answers(folder, "test")["logits"], logits)
+
+
+
 def test_a_device_and_a_file_that_is_read_are_not_written_to(rehearsed, tmp_path):
     """To rename over /dev/null would take it away from every other program."""
     floor = tmp_path / "floor.json"

@@ -1,7 +1,7 @@
 """Commands that build on the chapters, each started with `python -m extras.NAME`.
 
 sanity.py       four questions, half a minute, before a run of hours
-attention.py    the whole forward pass by hand, and attention made fast
+attention.py    the whole forward pass by hand, and where a model looks
 baseline.py     the honest floor: counting words, in seconds
 sweep.py        one option, several values, several seeds
 compare.py      which of two models is better, review by review

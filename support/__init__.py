@@ -1,12 +1,12 @@
 """What the chapters stand on; you need not open it to read them, and it imports nothing of them.
 
-errors.py       how a command ends: one clear line and an exit code, not a traceback
+errors.py       how a command begins and ends: shared options, one clear line, an exit code
 options.py      the options of finetune.py, with the reason for every default
 banner.py       what follows from the options, printed before it costs time
 demo.py         what --demo has in place of a download: an untrained model, and the made-up reviews
                 of demo_reviews/
 tables.py       where texts and labels come from: files, folders, data sets of the hub
-windows.py      texts that are longer than the model can read: ways to cut, and windows that overlap
+windows.py      texts that are longer than the model can read, in windows that overlap
 hub.py          fetching models and data sets over a network that may be slow, broken, or absent
 pretrained.py   what is known of pretrained models: safe loading, names of their parts, attention
 devices.py      which device computes, and one run on many devices with torchrun

@@ -165,8 +165,8 @@ def score(logits, labels, names):
 def print_by_length(logits, labels, lengths, max_length):
     """Accuracy where the model can read the whole review at once, and where truncation cuts it.
 
-    lengths: tokens of each whole review. If only the long ones are judged badly, a larger
-    --max-length helps, or another --truncation; more training does not.
+    lengths: tokens of each whole review. If only the long ones are judged badly, try a larger
+    --max-length or another --truncation.
     Returns {"whole": {"correct": ..., "n": ...}, "longer": ...}.
     """
     right = logits.argmax(dim=-1) == torch.as_tensor(labels)  # [N]

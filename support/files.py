@@ -75,8 +75,10 @@ def flush_to_disk(*paths):
     """Return when files, or the lists of names of folders, would survive a power cut."""
     for path in paths if os.name != "nt" else filter(Path.is_file, paths):  # Windows: files only
         handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-        os.fsync(handle)
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def open_to_append(path):

@@ -28,7 +28,7 @@ from support.devices import hardware_name
 from support.files import check_target, write_whole
 from support.saved import print_scores, read_run, save_predictions
 from support.tables import require_all_classes
-from support.errors import UserError, make_parser, run_command
+from support.errors import UserError, check_counts, make_parser, run_command
 
 WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
 STRENGTHS = (3, 10, 30, 100, 300)  # at 3 the weights stay near 0, at 300 they are nearly free
@@ -81,7 +81,7 @@ def train_baseline(splits, names):
     scale = abs(log_ratios(counts)).max(axis=1).astype(numpy.float32)  # [V]
     table = normalize(there).multiply(scale).tocsr()  # [N, V]
     held_out, answers = read(validation["texts"]), torch.as_tensor(validation["labels"])
-    # 30 steps are not all the way; more of them take longer and find nothing better.
+    # 30 steps are not all the way, and keep it to seconds.
     warnings.filterwarnings("ignore", "lbfgs failed to converge")
     tried, model = [], LogisticRegression(max_iter=30, tol=1e-7, warm_start=True)
     for strength in STRENGTHS:  # warm_start: each goes on from what the one before has found
@@ -112,25 +112,18 @@ def load(data, text_column, label_column, seed, subset):
 
 
 def main():
-    parser = make_parser(__doc__)
+    columns = {"text_column": "text", "label_column": "label"}
+    parser = make_parser(__doc__, "text-column label-column subset seed save results", **columns)
     parser.add_argument("--data", default="stanfordnlp/imdb", help="as for finetune.py")
-    parser.add_argument("--text-column", default="text", help="column of the texts")
-    parser.add_argument("--label-column", default="label", help="column of the labels")
-    parser.add_argument("--subset", type=int, help="reviews to draw (default: all)")
-    parser.add_argument("--seed", type=int, default=42, help="of the division and the draw")
     parser.add_argument("--like", metavar="MODEL", help="all of these as in that model's training")
-    parser.add_argument("--save", metavar="FILE.csv", help="write text, label, predicted, score")
-    parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
     args = parser.parse_args()
     where = ("data", "text_column", "label_column", "seed", "subset")
     if args.like is not None:
         made = read_run(args.like)["arguments"]
         vars(args).update({name: made[name] for name in where})
-    if args.subset is not None and args.subset < 1:
-        raise UserError(f"--subset {args.subset}: has to be 1 or more")
-    for target in (args.save, args.results):
-        if target is not None:
-            check_target(target, args.data)
+    check_counts(args, "subset")
+    check_target(args.save, args.data)
+    check_target(args.results, args.data)
     splits, names, data_fingerprint = load(*(getattr(args, name) for name in where))
     train, test = splits["train"], splits["test"]
     started = time.perf_counter()

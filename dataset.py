@@ -131,7 +131,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
         kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
     unused = len(train["labels"]) - len(kept) - len(held)
     notes.append(
-        f"{role}: held out {len(held):,} train rows in blocks, {unused:,} beside them unused"
+        f"{role}: held out {len(held):,} train rows in blocks, {unused:,} beside unused"
     )
     splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
 

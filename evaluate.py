@@ -18,13 +18,12 @@ Words     A logit is the raw score of a class, any number. The class with the la
           the share that it calls so. F1 is high only if both are; macro F1 is the plain mean over
           the classes. So a class of few reviews counts as much as one of many.
 Shows     $ python evaluate.py --model demo
-          accuracy  97.25%   95 % interval 95.14% to 98.46%
-          loss      0.1317   (a guess of 1/2 for each class: 0.6931)
-          macro F1  97.25%
+          accuracy   97.25%   95 % interval 95.14% to 98.46%; always 'negative': 50.00%
+          loss       0.1317   a guess of 1/2 for each class: 0.6931
           ...
-                      negative  positive
-          negative         194         6
-          positive           5       195
+                     precision    recall        F1   reviews  called negative  positive
+          negative      97.49%    97.00%    97.24%       200              194         6
+          positive      97.01%    97.50%    97.26%       200                5       195
 """
 
 import time
@@ -227,7 +226,7 @@ def main():
     # model's folder, so that extras.report need not ask the model again; --save writes them for
     # people, --results for programs.
     figures = score(logits, split["labels"], names)
-    print_scores(figures, args.data or args.split)
+    print_scores(figures, args.split, f" of {args.data}" if args.data else "")
     print(f"\ncomputed on {device} in {precision}")
     by_length = print_by_length(logits, split["labels"], split["lengths"], max_length)
     print_mistakes(logits, split, names)

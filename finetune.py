@@ -271,11 +271,10 @@ def prepare(args, device, precision, reasons):
         )
         split["examples"] = make_examples(split["input_ids"], split["labels"])
     check_tokenizer(tokenizer, LINE_BREAK, splits["train"]["texts"])
-    if not args.resume:  # else the head is about to get the checkpoint's weights
-        print(note)
     model.to(device)
     choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
     facts = describe_run(args, names, splits, notes, device, precision, reasons)
+    facts["head"] = note  # whether it is new
     facts["data_fingerprint"] = fingerprint
     facts["weights_fingerprint"] = weights_fingerprint(model)  # before the first step
     return model, tokenizer, splits, facts
@@ -345,7 +344,8 @@ def main():
             keep_answers(args.out, "test", logits, test, how)
             write_run(args.out, facts)
             end(args.out)
-    print_scores(facts["results"]["test"], f"test, epoch {facts['results']['best_epoch']}")
+    best = facts["results"]["best_epoch"]
+    print_scores(facts["results"]["test"], "test", f", read once, by the model of epoch {best}")
     say_what_next(args)
     return None
 

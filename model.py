@@ -163,13 +163,8 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         drawn = head
     model.config.problem_type = "single_label_classification"  # each text has one class
     if not drawn:
-        return model, "the checkpoint's own head is kept, because it judges the same classes"
-    # from_pretrained() has printed a table that looks like an alarm; the note explains it.
-    return model, (
-        f"transformers' LOAD REPORT is as it should be. MISSING: {len(drawn)} tensors of the new "
-        f"head, drawn with --seed {seed}, which training will fill. UNEXPECTED: "
-        f"{len(info['unexpected_keys'])} tensors of the old pretraining head, left behind."
-    )
+        return model, "its own head is kept: the classes are the same"
+    return model, f"the head is new (--seed {seed})"
 
 
 # ------------------------------------------------------------------------------ 3. what trains

@@ -8,7 +8,7 @@ After     finetune.py and evaluate.py; its measure of work is explained in extra
 Run       pip install -r requirements-dev.txt          for accelerate, which Trainer needs
           python -m extras.benchmark                   about half an hour on two cores
           python -m extras.benchmark --rounds 1 --only score
-          python -m docs.results.tables                put what was stored into the README
+          python -m docs.pages                         put what was stored into docs/speed.md
 Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit and peak memory, and
           the same as docs/results/benchmark-<hardware>.json.
 """
@@ -285,7 +285,7 @@ def summarize(task, reviews, contenders, rounds):
 
 
 def table(result):
-    """A result file as tables in Markdown, for the terminal and for README.md."""
+    """A result file as tables in Markdown, for the terminal and for docs/speed.md."""
     titles = {"train": "Training", "score": "Scoring", "change": "One thing changed"}
     lines = []
     for task in result["tasks"]:
@@ -294,20 +294,20 @@ def table(result):
             f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens** "
             f"({task['rounds']} rounds)",
             "",
-            "| contender | reviews/s | ours is faster by | real tokens/s | padding | FLOP/s | "
-            "of its limit | peak memory |",
+            "| contender | reviews/s | ours faster | tokens/s | padding | GFLOP/s | of limit | "
+            "GiB |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for name, row in task["contenders"].items():
             cells = [
                 f"{name}: {ABOUT[name]}" if name in ABOUT else name,
                 f"{row['reviews_per_second']:.2f}",
-                f"{row['ours_is_faster_by']:.2f} x",
+                f"{row['ours_is_faster_by']:.2f}",
                 f"{row['tokens_per_second']:,.0f}",
                 f"{row['padding_share']:.1%}",
-                f"{cost.in_words(row['flops_per_second'])}/s",
+                f"{row['flops_per_second'] / 1e9:,.0f}",
                 f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",
-                f"{row['peak_bytes'] / 2**30:.2f} GiB",
+                f"{row['peak_bytes'] / 2**30:.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -377,7 +377,7 @@ def main():
         old = before["tasks"]
         result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
     write_whole(path, json.dumps(result, indent=1) + "\n")
-    print(f"\nin {path}; for the README: python -m docs.results.tables")
+    print(f"\nin {path}; for docs/speed.md: python -m docs.pages")
 
 
 if __name__ == "__main__":

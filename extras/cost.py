@@ -106,11 +106,3 @@ def finish(device):
     """Wait until the device has done what it was told; a GPU works on while Python goes ahead."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
-
-
-def in_words(flops):
-    """A number of FLOPs as people say it."""
-    for name, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if flops >= size:
-            return f"{flops / size:.3g} {name}"
-    return f"{flops / 1e6:.3g} MFLOP"

@@ -1,56 +1,71 @@
-"""What follows from the arguments, printed before it costs any time."""
+"""What a run says on the screen: its plan, before it costs any time, and its figures.
+
+No line is wider than 80 columns, the width of a terminal that nobody has resized.
+"""
 
 import random
 
+from support.errors import show
+
 
 def print_plan(args, run, group_sizes, steps, phases):
-    """Print the banner of a run.
+    """Print the banner of a run; with --verbose all of it.
 
-    run: see saved.describe_run(), with "shares" of describe_lengths(). group_sizes: how many
-    weights are decayed, and how many not. steps: optimizer steps in an epoch. phases: [(title,
-    {part: (parameters, of them trainable)}), ...], in the order in which they train.
+    run: see saved.describe_run(), with "shares" of describe_lengths(), and "head", where that
+    comes from. group_sizes: how many weights are decayed, and how many not. steps: optimizer
+    steps in an epoch. phases: [(title, {part: (parameters, of them trainable)}), ...], in the order
+    in which they train.
     """
     device, splits, shares = run["device"], run["splits"], run["shares"]
     model_size = sum(group_sizes)
-    print(f"\nmodel      {args.model}: {model_size:,} parameters")
-    print(f"device     {device['type']} ({device['name']}): {device['reasons']['device']}")
-    print(f"precision  {device['precision']}: {device['reasons']['precision']}")
+    head = "" if args.resume else f"; {run['head']}"  # else it is about to get other weights
+    show("model", f"{args.model}, {model_size:,} parameters{head}")
+    show("device", f"{device['type']} ({device['name']}), {device['reasons']['device']}")
+    show("precision", f"{device['precision']}, {device['reasons']['precision']}")
+    print()
     for role in ("train", "validation", "test"):
         classes = ", ".join(f"{count:,} {name}" for name, count in splits[role]["classes"].items())
-        print(f"{role:10} {splits[role]['reviews']:,} reviews ({classes})")
+        show(role, f"{splits[role]['reviews']:,} reviews ({classes})")
     for note in run["notes"]:
-        print(f"{'':10} {note}")
+        show("", note)
     n = splits["validation"]["reviews"]
     if n < 100:
-        print(
-            f"{'':10} warning: {n} validation reviews are few: one of them is {1 / n:.1%} of the "
-            "accuracy, so which epoch is best, and is kept, is much a matter of luck"
-        )
+        luck = f"one of them is {1 / n:.1%} of the accuracy, so which epoch is kept is much luck"
+        show("warning", f"{n} validation reviews are few: {luck}")
+    print()
+    cuts = f"cuts {shares['reviews_cut']:.1%} of the reviews, {shares['tokens_cut']:.1%} of all"
+    show("length", f"{args.max_length} tokens, {args.truncation}: {cuts} tokens")
+    each = f"{args.batch_size * args.accumulate} reviews each"
+    each += f" in {args.accumulate} micro-batches" if args.accumulate > 1 else ""
+    show("steps", f"{steps:,} an epoch, of {each}; {steps * args.epochs:,} in all")
+    if args.verbose:
+        padding, mixed = shares["padding"], shares["padding_ungrouped"]
+        show("padding", f"{padding:.1%} of all cells; {mixed:.1%} if batches were not grouped")
+        matrices, vectors = group_sizes
+        on = f"on the {matrices:,} parameters in matrices, none on the {vectors:,} in vectors"
+        show("decay", f"{args.weight_decay} {on}")
+    sums = [sum(on for _, on in counts.values()) for _, counts in phases]
+    if args.verbose or min(sums) < model_size:  # all of it trains, where nothing is said
+        print(f"\n{'what trains':16} {'parameters':>12}" + "".join(f"{t:>16}" for t, _ in phases))
+        for part, (size, _) in phases[0][1].items():
+            states = ("trains" if counts[part][1] else "frozen" for _, counts in phases)
+            print(f"{part:16} {size:>12,}" + "".join(f"{state:>16}" for state in states))
+        print(f"{'all':16} {model_size:>12,}" + "".join(f"{total:>16,}" for total in sums))
+
+
+def print_epoch(line, seconds, best, header):
+    """A line of the table of epochs. line: of history.jsonl. seconds: of training.
+
+    best: whether it is the best so far, and so was kept. header: whether to print that first.
+    """
+    if header:
+        print("\nepoch  train loss  validation loss  accuracy  macro F1    time")
+    figures = line["validation"]
     print(
-        f"length     {args.max_length} tokens, {args.truncation}: cuts "
-        f"{shares['reviews_cut']:.1%} of the train reviews, and {shares['tokens_cut']:.1%} of all "
-        "their tokens"
+        f"{line['epoch']:5}  {line['train_loss']:10.4f}  {figures['loss']:15.4f}  "
+        f"{figures['accuracy']:8.2%}  {figures['macro_f1']:8.2%}  {in_words(seconds):>6}  "
+        f"{'best so far' if best else ''}".rstrip()
     )
-    print(
-        f"padding    {shares['padding']:.1%} of all cells ({shares['padding_ungrouped']:.1%} if "
-        "batches were not grouped by length)"
-    )
-    print(
-        f"batch      {args.batch_size} reviews x {args.accumulate} accumulated = "
-        f"{args.batch_size * args.accumulate} to an optimizer step; {steps:,} steps an epoch, "
-        f"{steps * args.epochs:,} in all; the rate rises for the first {args.warmup:.0%} of "
-        f"{'each phase' if len(phases) > 1 else 'them'}"
-    )
-    print(
-        f"decay      {args.weight_decay} on the {group_sizes[0]:,} parameters in matrices, none on "
-        f"the {group_sizes[1]:,} in vectors"
-    )
-    print(f"\n{'what trains':16} {'parameters':>12}" + "".join(f"{t:>16}" for t, _ in phases))
-    for part, (size, _) in phases[0][1].items():
-        states = ("trains" if counts[part][1] else "frozen" for _, counts in phases)
-        print(f"{part:16} {size:>12,}" + "".join(f"{state:>16}" for state in states))
-    sums = (sum(on for _, on in counts.values()) for _, counts in phases)
-    print(f"{'all':16} {model_size:>12,}" + "".join(f"{total:>16,}" for total in sums) + "\n")
 
 
 def describe_lengths(lengths, max_length, batches, seed):

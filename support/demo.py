@@ -26,13 +26,8 @@ DEFAULTS = {
     "batch_size": 16,
     "max_length": 64,  # longer than 19 reviews in 20; the rest get cut, so that cutting runs too
 }
-NOTICE = """
---------------------------------------------------------------------------------------------
-  This is a REHEARSAL: made-up reviews, and a tiny model that nobody has pretrained.
-  It shows that everything works here. Its figures say nothing about real reviews.
-  The real thing:  python finetune.py --epochs 3 --subset 2000
---------------------------------------------------------------------------------------------
-"""
+NOTICE = "REHEARSAL on made-up reviews: its figures say nothing about real ones."
+REAL = "A rehearsal. The real thing: python finetune.py --epochs 3 --subset 2000"
 
 
 def untrained_folder(out):
@@ -54,6 +49,7 @@ def prepare(args):
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from transformers import DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizer
+    from transformers.utils import logging
 
     # The tokenizer's own first steps (lower case; a cut at spaces and punctuation), so what is
     # counted here is what it will look up.
@@ -86,5 +82,6 @@ def prepare(args):
         seq_classif_dropout=0.1,
     )
     torch.manual_seed(0)  # the run's own seed is set afterwards
+    logging.disable_progress_bar()  # for writing 0.5 MB
     tokenizer.save_pretrained(args.model)
     DistilBertForMaskedLM(config).save_pretrained(args.model)

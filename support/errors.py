@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import textwrap
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,15 @@ def run_command(main):
 def plain(text):
     """A text in one line, without what would color a terminal, clear it, or move its cursor."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+WIDTH, INDENT = 80, 11
+
+
+def show(title, text):
+    """Print a line with its title in front; what is too long goes on below, under the text."""
+    how = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": " " * INDENT}
+    print(textwrap.fill(f"{title:{INDENT - 1}} {text}", WIDTH, **how))
 
 
 TRUNCATIONS = ("head", "tail", "head+tail")

@@ -5,16 +5,22 @@ you can do. The libraries alone would try for most of a minute and end in a long
 """
 
 import functools
+import logging
 import os
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
+from tqdm import tqdm
+
 from support.errors import UserError
+
+VERBOSE = False  # --verbose: show what the libraries say, harmless or not
 
 
 # ------------------------------------------------------------------------------ is it there?
@@ -94,11 +100,73 @@ def fetch_model(name, kinds):
     wanted = [file for file in files if "/" not in file and any(fnmatch(file, k) for k in kinds)]
     for file in sorted(wanted, key=lambda f: (f.endswith("safetensors"), f == "config.json")):
         if file.endswith("safetensors") and not is_there(name, file):
-            size = f", {files[file] / 1e6:,.0f} MB" if files[file] else ""
-            print(f"fetching {file} of {name}{size}, this once", file=sys.stderr)
-        patiently(functools.partial(huggingface_hub.hf_hub_download, name, file))
+            say_fetching(f"{file} of {name}", files[file])
+        fetch = functools.partial(huggingface_hub.hf_hub_download, tqdm_class=Fetching)
+        patiently(functools.partial(fetch, name, file))
     if not is_cached(name):
         raise FileNotFoundError(f"the local cache has no whole tokenizer of {name}")
+
+
+def fetch_data(builder):
+    """Bring the files of a data set into the local cache, where datasets will find them.
+
+    builder: of datasets.load_dataset_builder(). datasets would bring them itself, with bars that
+    stay on the screen, and without a word on how large they are.
+    """
+    import datasets
+    import huggingface_hub
+
+    if not VERBOSE:  # of the seconds in which it makes tables of the files
+        datasets.disable_progress_bars()
+    if is_offline():
+        print(f"offline    {builder.repo_id}, as it was fetched before", file=sys.stderr)
+    if is_offline() or Path(builder.cache_dir).exists():
+        return
+    hub = huggingface_hub.HfFileSystem()
+    paths = [path for paths in (builder.config.data_files or {}).values() for path in paths]
+    paths = [path for path in paths if str(path).startswith("hf://")]
+    sizes = [patiently(functools.partial(hub.info, path)).get("size") or 0 for path in paths]
+    say_fetching(f"the data set {builder.repo_id}", sum(sizes))
+    for path in paths:
+        at = patiently(functools.partial(hub.resolve_path, path))
+        fetch = functools.partial(huggingface_hub.hf_hub_download, at.repo_id, at.path_in_repo)
+        how = {"repo_type": at.repo_type, "revision": at.revision, "tqdm_class": Fetching}
+        patiently(functools.partial(fetch, **how))
+
+
+def say_fetching(what, size):
+    """Say what is about to be downloaded. size: in bytes, or 0 where the hub does not say."""
+    size = f", {size / 1e6:,.0f} MB" if size else ""
+    print(f"fetching   {what}{size}, this once", file=sys.stderr)
+
+
+class Fetching(tqdm):
+    """A download's bar, with speed and time left; it goes away when the file is there."""
+
+    def __init__(self, *args, **options):
+        name = options.get("desc", "").rpartition("/")[2]
+        super().__init__(*args, **options | {"desc": name, "leave": False, "delay": 0.5})
+
+
+@contextmanager
+def without(library, *phrases):
+    """Inside this `with`, messages of a library that hold one of `phrases` are not shown.
+
+    For those that are known to be harmless, and look like an alarm. All others still show; with
+    --verbose these as well.
+    """
+
+    def shows(record):
+        return VERBOSE or not any(phrase in record.getMessage() for phrase in phrases)
+
+    handlers = list(logging.getLogger(library).handlers)
+    for handler in handlers:
+        handler.addFilter(shows)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(shows)
 
 
 def is_cached(name):

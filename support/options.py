@@ -10,13 +10,13 @@ import shlex
 import sys
 from itertools import chain
 
-from support import demo
+from support import demo, hub
 from support.errors import PRECISIONS, TRUNCATIONS, make_parser
 from support.runs import how_to_go_on, is_done, read_arguments
 
 # The options that may differ on --resume. The model and the data may have moved to another place:
 # what they hold is compared by fingerprints.
-FREE = {"out", "resume", "overwrite", "save_every", "model", "data"}
+FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "verbose"}
 
 # What a value has to be: its type, the lowest, the first that is too high, and that in words.
 COUNT = int, 1, math.inf, "1 or more"
@@ -105,6 +105,8 @@ OPTIONS = {
          "run goes on (default: 10; after each epoch there is one anyway)"),
         ("--resume", TEXT, None, "FOLDER", "go on with the run that was to make this folder, "
          "exactly as if it had never stopped; it knows its other options"),
+        ("--verbose", SWITCH, False, None, "show more of the plan, and all that the libraries say "
+         "(default: not what is known to be harmless, and looks like an alarm)"),
         ("--overwrite", SWITCH, False, None, "start over in a folder that holds a finished model "
          "or an unfinished run"),
     ),
@@ -141,6 +143,7 @@ def parse_arguments(chapter, argv=None):
             parser.error(f"{flag} {value}: has to be {words}")
     if not args.out.strip():
         parser.error("--out is empty: name a folder")
+    hub.VERBOSE = args.verbose
     args.out = os.path.normpath(args.out)  # "model/" is "model"
     if os.path.exists(args.data):  # so that evaluate.py finds the same file, wherever it is started
         args.data = os.path.abspath(args.data)
@@ -185,4 +188,4 @@ def say_what_next(args):
     print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
     print(f'  python predict.py{folder} "I regret watching this film"')
     if args.demo:
-        print(demo.NOTICE)
+        print(demo.REAL)

@@ -1,13 +1,14 @@
 """Pretrained models of many families: loaded safely, and told apart by what they call things."""
 
 import os
+import re
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from support.errors import UserError
-from support.hub import TOKENIZER_FILES, fetch_model, hub_error
+from support.hub import TOKENIZER_FILES, fetch_model, hub_error, without
 
 # The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -59,15 +60,18 @@ def load_classifier(name, config, **options):
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # for reading and writing weights; downloads keep theirs
-    return AutoModelForSequenceClassification.from_pretrained(
-        name,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,  # the other format, pickle, can run code when it is opened
-        output_loading_info=True,
-        **SAFELY,
-        **options,
-    )
+    # The report is a table of what is missing and what is left over. It looks like an alarm, and
+    # the caller looks at the same: see drawn_at_random() and saved.check_loaded().
+    with without("transformers", "LOAD REPORT"):
+        return AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,  # the other format, pickle, can run code when it is opened
+            output_loading_info=True,
+            **SAFELY,
+            **options,
+        )
 
 
 def class_names(config):
@@ -111,6 +115,10 @@ def drawn_at_random(name, model, info, head):
     if lost := drawn - head:
         what = f"lacks {len(lost)} tensors of its own encoder (such as {min(lost)})"
         raise UserError(f"the model {name!r} {what}: it is no pretrained {type(model).__name__}")
+    # What is left over is usually the head of the pretraining. Whole layers should not be.
+    if layers := [key for key in info["unexpected_keys"] if re.search(r"layers?\.\d+\.", key)]:
+        what = f"{len(layers)} tensors of {name} (such as {min(layers)}) have no place in the model"
+        print(f"warning: {what} that its config.json describes, and are left out")
     return drawn
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from support.errors import TRUNCATIONS, UserError, plain
+from support.errors import TRUNCATIONS, WIDTH, UserError, plain, show
 from support.files import digest, file_digest, read_json, seen_from_here, write_whole
 from support.devices import hardware_name
 from support.pretrained import class_names, max_positions
@@ -255,27 +255,39 @@ def warnings_for(figures):
     return found
 
 
-def print_scores(figures, title):
-    """Print a split's figures for people. figures: of score()."""
+def print_scores(figures, title, note=""):
+    """Print a split's figures, each beside what to compare it with. figures: of score()."""
     low, high = figures["accuracy_interval"]
-    names = list(figures["per_class"])
-    print(f"\n{title}: {figures['n']:,} reviews")
-    print(f"accuracy  {figures['accuracy']:.2%}   95 % interval {low:.2%} to {high:.2%}")
+    names, sizes = list(figures["per_class"]), [sum(row) for row in figures["confusion"]]
+    common = max(sizes) / figures["n"]  # the accuracy of a model that always says this class
+    print()
+    show(title, f"{figures['n']:,} reviews{note}")
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    always = f"always {names[sizes.index(max(sizes))]!r}: {common:.2%}"
+    show("accuracy", f"{figures['accuracy']:.2%}   {interval}; {always}")
     guess = f"a guess of 1/{len(names)} for each class: {math.log(len(names)):.4f}"
-    print(f"loss      {figures['loss']:.4f}   ({guess})")
-    print(f"macro F1  {figures['macro_f1']:.2%}\n")
-    wide = max(map(len, names)) + 2
-    print(f"{'class':{wide}} {'precision':>9} {'recall':>9} {'F1':>9} {'reviews':>9}")
-    for name, one in figures["per_class"].items():
-        shares = " ".join(f"{one[key]:>9.2%}" for key in ("precision", "recall", "f1"))
-        print(f"{name:{wide}} {shares} {one['n']:>9,}")
-    print("\nconfusion matrix, a row for what they are, a column for what they were called")
-    print(f"{'':{wide}} " + " ".join(f"{name:>9}" for name in names))
-    for name, row in zip(names, figures["confusion"]):
-        cells = (f"{count:>{max(9, len(other))},}" for count, other in zip(row, names))
-        print(f"{name:{wide}} " + " ".join(cells))
+    show("loss", f"{figures['loss']:.4f}   {guess}")
+    # Of that class precision is its share and recall 1; all other classes have an F1 of 0.
+    one = 2 * common / (1 + common) / len(names)
+    show("macro F1", f"{figures['macro_f1']:.2%}   mean F1 of the classes; always one: {one:.2%}")
+    wide = max(10, *map(len, names))
+    table = [f"{'':{wide}} precision    recall        F1   reviews"]
+    for name, found in figures["per_class"].items():
+        shares = "  ".join(f"{found[key]:>8.2%}" for key in ("precision", "recall", "f1"))
+        table.append(f"{name:{wide}}  {shares}  {found['n']:>8,}")
+    # The confusion matrix: beside the classes, where it fits.
+    columns = [max(8, len(name)) for name in names]
+    matrix = ["called " + "  ".join(f"{name:>{w}}" for name, w in zip(names, columns))]
+    for row in figures["confusion"]:
+        matrix.append(" " * 7 + "  ".join(f"{n:>{w},}" for n, w in zip(row, columns)))
+    if len(table[0]) + 2 + len(matrix[0]) <= WIDTH:
+        print("\n".join(f"{left}  {right}" for left, right in zip(table, matrix)))
+    else:
+        print("\n".join(table) + "\n")
+        print("\n".join(f"{left:{wide}} {right}" for left, right in zip(["", *names], matrix)))
     for warning in warnings_for(figures):
-        print(f"\nwarning: {warning}")
+        print()
+        show("warning:", warning)
 
 
 def print_mistakes(logits, split, names, count=5):

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from support.banner import in_words
+from support.banner import in_words, print_epoch
 from support.devices import add_up, put_back_random, random_states, rank, world
 from support.errors import UserError, plain
 from support.files import digest, flush_to_disk, new_folder, open_to_append
@@ -52,6 +52,7 @@ class Run:
         self.step, self.unread = start["step"], []  # unread: steps whose loss waits to be read
         self.signal, self.in_step = None, False  # signal: the number of the last that has come
         self.told = facts is None  # whether it has said how long it will take
+        self.headed = False  # whether the table of epochs has its header
         if saved:
             check_same(saved["same"], same, args.out)
             if saved["machine"] != facts["device"]["name"]:
@@ -97,8 +98,8 @@ class Run:
         # With padding: what a window takes time for.
         tokens = [sum(len(rows) * max(lengths[i] for i in rows) for rows in w) for w in windows]
         title, so_far = f"epoch {self.epoch}/{self.args.epochs}", sum(sizes[:done])
-        how = {"unit": " reviews", "mininterval": 0.5, "disable": self.facts is None}
-        with tqdm(None, title, sum(sizes), initial=so_far, **how) as self.bar:
+        how = {"unit": " reviews", "mininterval": 0.5, "leave": False, "initial": so_far}
+        with tqdm(None, title, sum(sizes), disable=self.facts is None, **how) as self.bar:
             for number, window in enumerate(windows[done:], start=done):
                 self.in_step = True
                 yield window
@@ -170,11 +171,9 @@ class Run:
         self.add_lines([line | {"validation": figures}])
         best = best_epoch(self.epochs, self.args.select)
         if self.facts:
-            print(
-                f"epoch {number}    train loss {loss:.4f}   validation loss {figures['loss']:.4f}, "
-                f"accuracy {figures['accuracy']:.2%}, macro F1 {figures['macro_f1']:.2%}   "
-                f"{'best so far, saved' if best == number else 'not better'}"
-            )
+            kept, first = best == number, not self.headed
+            print_epoch(self.epochs[-1], self.seconds[number - 1], kept, first)
+            self.headed = True
             self.facts |= self.record()
         return best == number and self.writes
 

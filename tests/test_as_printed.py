@@ -1,4 +1,4 @@
-"""What the README and the docstrings print can be typed, and shows what they say."""
+"""What the README, docs/ and the docstrings print can be typed, and shows what they say."""
 
 import ast
 import re
@@ -14,23 +14,30 @@ from packaging.requirements import Requirement
 
 SCRIPT = re.compile(r"(?:python|torchrun\b.*?) (?:-m )?((?:extras|docs\.results)\.\w+|\w+\.py)(.*)")
 OTHERS = {"python -m pytest -n 2", "python -m venv .venv", "python tests/kill_runs.py --runs 20"}
+OTHERS |= {"python -m docs.pages", "python -m docs.pictures"}
 # Whoever opens the folder is to find these explained; support/ explains itself in one place.
 DESCRIBED = [*sorted(PROJECT.glob("*.py")), *sorted((PROJECT / "extras").glob("*.py"))]
 
 
-def readme_commands():
-    """The lines of the README's bash blocks that run one of our files."""
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+def pages_text():
+    """README.md and the pages of docs/, one after the other."""
+    paths = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def page_commands():
+    """The lines of the pages' bash blocks that run one of our files, each once."""
+    text = pages_text()
     blocks = re.findall(r"```bash\n(.*?)```", text.replace("\\\n", ""), flags=re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     parts = [part.strip() for line in lines for part in line.split("&&")]
-    return [part for part in parts if "python " in part or part.startswith("torchrun ")]
+    parts = [part for part in parts if "python " in part or part.startswith("torchrun ")]
+    return list(dict.fromkeys(parts))
 
 
 def commands_in_sentences():
-    """Those that stand in the README's sentences and tables, between backticks."""
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    """Those that stand in the pages' sentences and tables, between backticks."""
+    text = re.sub(r"```.*?```", "", pages_text(), flags=re.S)
     found = re.findall(r"`((?:python|torchrun) [^`]*)`", text)
     return [" ".join(command.split()) for command in found]
 
@@ -78,7 +85,7 @@ def test_what_the_four_packages_bring_along_is_pinned():
 
 @pytest.mark.parametrize(
     "commands",
-    [readme_commands, commands_in_sentences, docstring_commands],
+    [page_commands, commands_in_sentences, docstring_commands],
     ids=lambda found_in: found_in.__name__,
 )
 def test_every_command_and_every_option_that_is_printed_exists(commands):
@@ -155,10 +162,10 @@ def test_every_file_shows_what_its_docstring_says(path, copied):
         assert line == "          ..." or simplify(line) in rest, (command, line, output)
 
 
-def test_the_readmes_commands_without_network_run_as_printed(copied):
+def test_the_pages_commands_without_network_run_as_printed(copied):
     """In their order."""
     # (Others are run by test_parallel.py, test_app.py and test_sweep.py.)
-    commands = [c for c in readme_commands() if "demo" in c and "torchrun" not in c]
+    commands = [c for c in page_commands() if "demo" in c and "torchrun" not in c]
     commands = [c for c in commands if not re.search(r"finetune\.py|extras\.(app|sweep)", c)]
     for script in ("dataset.py", "evaluate.py", "predict.py", "-m extras.report"):
         assert any(f"python {script}" in command for command in commands), script

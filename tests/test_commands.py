@@ -73,14 +73,14 @@ def test_evaluate_repeats_the_result_of_training(rehearsed, tmp_path):
     results = json.loads((folder / "run.json").read_text())["results"]
     done = run_script("evaluate.py", "--model", folder, "--save", tmp_path / "p.csv")
     assert done.returncode == 0, done.stderr
-    assert f"accuracy  {results['test']['accuracy']:.2%}" in done.stdout
+    assert f"accuracy   {results['test']['accuracy']:.2%}" in done.stdout
     rows, data = read_csv(tmp_path / "p.csv"), read_csv(REVIEWS / "test.csv")
     assert list(rows[0]) == ["text", "label", "predicted", "score"]
     assert [row["label"] for row in rows] == [row["label"] for row in data], "order of the data"
     ours = accuracy_score([r["label"] for r in rows], [r["predicted"] for r in rows])
     assert ours == pytest.approx(results["test"]["accuracy"])
     done = run_script("evaluate.py", "--model", folder, "--split", "validation")
-    assert f"accuracy  {results['validation']['accuracy']:.2%}" in done.stdout
+    assert f"accuracy   {results['validation']['accuracy']:.2%}" in done.stdout
 
 
 def test_evaluate_finds_the_data_again_and_notices_when_it_has_changed(tmp_path):

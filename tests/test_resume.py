@@ -183,7 +183,7 @@ def test_an_epoch_that_has_been_judged_is_not_judged_again(
         at_step(patch, 9, lambda: sys.exit(3))  # nothing is saved on the way out, as with a kill
         assert run(place, *WORDS, "--out", tmp_path / "out").returncode == 3
     done = run(place, "--resume", tmp_path / "out")
-    assert "after step 8:" in done.stdout and "epoch 1 " not in done.stdout
+    assert "after step 8:" in done.stdout and "\n    1  " not in done.stdout
     assert outcome(tmp_path / "out") == undisturbed
 
 

@@ -1,4 +1,4 @@
-"""What truncation cuts and what padding adds, for the README.
+"""What truncation cuts and what padding adds, for docs/ideas.md.
 
 Run       python -m docs.results.lengths      writes docs/results/lengths.json
 Needs the IMDB reviews and a tokenizer, and no model; a minute.

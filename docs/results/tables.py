@@ -1,8 +1,6 @@
-"""Write the README's measured tables from the files beside this one.
+"""The measured parts of README.md and of docs/*.md, made from the files beside this one.
 
-Run       python -m docs.results.tables
-Expect    README.md with its tables anew; `git diff README.md` shows which figures have changed.
-A test fails when the README says anything else than these files.
+Run       python -m docs.pages, which writes them into the pages
 """
 
 import json
@@ -14,14 +12,16 @@ from evaluate import wilson_interval
 from extras import benchmark
 from extras.compare import difference_interval, mcnemar
 from extras.kept import command_line
-from support.files import write_whole
 
 RESULTS = Path(__file__).resolve().parent
+READ = []  # the names of the files that a section was made from, for the commit below it
 
 
 def read(pattern):
     """The result files whose names match, as dicts."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+    paths = sorted(RESULTS.glob(pattern))
+    READ.extend(path.name for path in paths)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def speed():
@@ -148,7 +148,7 @@ def markdown(header, rows):
 
 
 def recorded():
-    """What the README's first table shows."""
+    """The main runs, seed by seed."""
     rows = []
     for name in ("imdb-2000", "imdb-all", "demo"):
         found = runs(name)
@@ -231,8 +231,8 @@ def windows():
     a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
     gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
     return (
-        f"Of {n:,} test reviews, the first model of [What comes out](#what-comes-out), seed 42, "
-        f"judged {(both + a) / n:.2%} rightly with `--windows`, {(both + b) / n:.2%} without it: "
+        f"Of {n:,} test reviews, the first model of [results.md](results.md), seed 42, judged "
+        f"{(both + a) / n:.2%} rightly with `--windows`, {(both + b) / n:.2%} without it: "
         f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g}). To "
         "repeat it: `python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
         "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
@@ -246,7 +246,7 @@ def accumulation():
         losses = [f"{epoch['train_loss']:.3f}" for epoch in runs(name)[0]["run"]["history"]]
         words.append(", ".join(losses))
     return (
-        f"Measured (the runs of [Change things](#change-things-and-see-what-happens), seed 42): "
+        "Measured (two rows of [the experiments](results.md#change-one-thing), seed 42): "
         f"`--batch-size 32` had train losses of {words[0]} in its epochs, "
         f"`--batch-size 8 --accumulate 4` of {words[1]}; other reviews share a window there."
     )
@@ -332,18 +332,3 @@ SECTIONS = {
     "accuracy": accuracy,
     "experiments": experiments,
 }
-
-
-def rewrite(text):
-    """README.md's text with every section between its two marks written anew."""
-    for name, write in SECTIONS.items():
-        start = f"<!-- {name}: docs/results/tables.py writes this -->\n"
-        end = f"<!-- {name} ends -->"
-        before, rest = text.split(start)
-        text = before + start + write() + "\n" + end + rest.split(end, 1)[1]
-    return text
-
-
-if __name__ == "__main__":
-    readme = RESULTS.parent.parent / "README.md"
-    write_whole(readme, rewrite(readme.read_text(encoding="utf-8")))

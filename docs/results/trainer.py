@@ -1,4 +1,4 @@
-"""Transformers' Trainer on the reviews that finetune.py draws: the peer of the README's accuracies.
+"""Transformers' Trainer on the reviews that finetune.py draws: the peer of our accuracies.
 
 Run       python -m docs.results.trainer --model sentence-transformers/all-MiniLM-L6-v2 --seed 42
 Expect    a JSON line with its accuracy on the test reviews that `evaluate.py --subset` draws.

@@ -1,0 +1,119 @@
+"""The measured parts of README.md: the screen of a run, what it needs, and the small tables.
+
+Run       python -m docs.pages, which writes them into the page
+"""
+
+from pathlib import Path
+
+from docs.results.tables import cells, markdown, read, runs, spread
+from evaluate import wilson_interval
+from support.banner import in_words
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def screen():
+    """What the main job prints, as it was recorded by docs/results/screen.py."""
+    (found,) = read("screen-main.json")
+    shown = [line for line in found["lines"] if not line.startswith("precision ")]
+    lines = "\n".join(shown[: shown.index("") + 1 if "" in shown else None])
+    rest = "\n".join(shown).split("\nepoch ", 1)[1].split("\n\nsaved in")[0]
+    answer = "\n".join(found["answer"])
+    return (
+        f"```\n$ {found['command']}\n{lines}...\n\nepoch {rest}\n\n"
+        f"$ {found['question']}\n{answer}\n```"
+    )
+
+
+def caption():
+    """What stands below the picture of the main job."""
+    (found,) = read("screen-main.json")
+    test = found["run"]["results"]["test"]
+    low, high = test["accuracy_interval"]
+    return (
+        f"*Loss of each step and accuracy after each epoch: `{found['command']}`. Then "
+        f"{test['accuracy']:.2%} of {test['n']:,} test reviews were right (95 % interval "
+        f"{low:.2%} to {high:.2%}), which had chosen nothing.*"
+    )
+
+
+def needs():
+    """How long the first command takes, what it brings from the network, and how much disk."""
+    (found,), (bench,) = read("screen-main.json"), read("benchmark-*.json")
+    device, run = found["run"]["device"], found["run"]
+    speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
+    sizes = {role: split["reviews"] for role, split in run["splits"].items()}
+    epochs = run["arguments"]["epochs"]
+    judged = epochs * sizes["validation"] + sizes["test"]
+    seconds = epochs * sizes["train"] / speed["train-256"]["finetune.py"]["reviews_per_second"]
+    seconds += judged / speed["score-256"]["evaluate.py"]["reviews_per_second"]
+    return (
+        f"**Time.** The run above took {in_words(found['seconds'])} on a CPU ({device['name']}, "
+        f"{device['threads']} cores, {device['precision']}). DistilBERT is three times as large: "
+        f"by its [measured speed](docs/speed.md) it needs {in_words(seconds)} on "
+        f"{bench['threads']} cores that multiply {bench['precision']}, and longer on others. GPUs "
+        f"were not measured yet. **Disk.** {size(found['environment_bytes'])} for the packages, "
+        f"{size(found['peak_disk_bytes'])} for this run while it lasts (its last two checkpoints), "
+        f"{size(found['saved_bytes'])} for what it leaves behind; three times as much for "
+        "DistilBERT."
+    )
+
+
+def size(count):
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+CHAPTERS = {
+    "dataset.py": "from reviews to a batch: three splits that do not leak, tokens, padding, mask",
+    "model.py": "device and precision; a pretrained encoder with a new head; saving it whole",
+    "evaluate.py": "count, then divide: accuracy and its interval, F1, the worst mistakes",
+    "finetune.py": "the loop, in ten numbered steps; then the whole path around it",
+    "predict.py": "your own sentences, a file, or a pipe",
+}
+
+
+def chapters():
+    """The reading order, and how long each takes at ten lines a minute."""
+    rows, total = [], 0
+    for number, (name, what) in enumerate(CHAPTERS.items(), start=1):
+        lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        minutes = 5 * round(lines / 50)
+        total += minutes
+        rows.append([number, f"[{name}]({name}): {what}", f"{minutes} min"])
+    table = markdown(["", "chapter", "to read"], rows)
+    return f"{table}\n\nTogether some {total / 60:.1f} hours, at ten lines a minute."
+
+
+def short():
+    """The small table: what comes out, beside what it has to beat. All of it on all of test."""
+    rows = []
+    for subset, name in (("-2000", "imdb-2000"), ("", "imdb-all")):
+        (counted,), found = read(f"baseline-imdb{subset}.json"), runs(name)
+        learned = f"{counted['train_reviews']:,} reviews"
+        rows.append([f"counting words, {learned}", [counted["test"]], counted["seconds"] / 60])
+        figures = [one["evaluated"]["figures"] for one in found]
+        rows.append([f"`finetune.py`, {learned}", figures, float(cells(found)[2])])
+    (beside,) = read("accuracy-all.json")
+    peer = [run for run in beside["runs"] if "Trainer" in run["way"]]
+    rows.append([f"transformers' Trainer, as it comes, {learned}", peer, None])
+    (n,) = {one["n"] for _, figures, _ in rows for one in figures}
+    shown = []
+    for way, figures, minutes in rows:
+        share = spread([one["correct"] / one["n"] for one in figures])
+        if len(figures) == 1:
+            low, high = wilson_interval(figures[0]["correct"], n)
+            share += f" ({low:.1%} to {high:.1%})"
+        else:
+            share += f" ({len(figures)} seeds)"
+        shown.append([way, share, "" if minutes is None else f"{minutes:.1f}"])
+    return markdown(["trained on", f"right, of {n:,} test reviews", "minutes"], shown)
+
+
+SECTIONS = {
+    "caption": caption,
+    "screen": screen,
+    "needs": needs,
+    "short": short,
+    "chapters": chapters,
+}

@@ -12,6 +12,7 @@ Words     A token is a word or a piece of one. A batch is what the model reads a
           reviews at once are faster than one after the other. An epoch is one pass over all train
           reviews. IMDB is a set of 50,000 film reviews (Maas et al. 2011); DistilBERT a model that
           was pretrained on much text, a smaller BERT; the hub, huggingface.co, where both lie.
+          (All words of the five chapters: docs/words.md.)
 Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in all,
           C classes. [B, T] is a tensor (a table of numbers) of B rows and T columns; [] is a single
           number.

@@ -210,15 +210,16 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
             scaler.update()
             step += 1
 
-            # 8. Empty the gradients, or the next window would start on top of this one. Then write
-            #    the step down. (Here Ctrl-C stops the run, after a checkpoint.)
+            # 8. Empty the gradients, or the next window would start on top of this one. (Forget it,
+            #    and the loss still falls, because step 6 clips what has piled up. Only the norm
+            #    shows it.) Then write the step down. (Here Ctrl-C stops, after a checkpoint.)
             optimizer.zero_grad()
             run.note(step, window_loss, norm, rate, reviews)
 
         # 9. Validate. The train loss may be above the validation loss: it is a mean over an epoch
         #    in which the weights improved, and it was taken with dropout. A new metric goes into
         #    score() in evaluate.py, which puts it into run.json and history.jsonl. To be printed
-        #    after each epoch, it goes into add_epoch() in support/unfinished.py as well.
+        #    after each epoch, it goes into print_epoch() in support/banner.py as well.
         run.checkpoint()  # a run that is killed from here on validates again, and loses no step
         if not validation:
             continue
@@ -283,8 +284,9 @@ def prepare(args, device, precision, reasons):
 def show_plan(args, model, splits, facts, steps):
     """Print what follows from the options, before it costs hours. steps: in an epoch.
 
-    What truncation cuts, what padding adds, how many steps there are, which weights learn and which
-    are decayed. Read it: most mistakes in a command show here.
+    How many reviews of each class there are, what truncation cuts, how many steps there are. With
+    --verbose also what padding adds, which weights learn, and which are decayed. Read it: most
+    mistakes in a command show here.
     """
     lengths = [len(ids) for ids in splits["train"]["input_ids"]]
     # The first epoch's batches stand for all: how much is padding differs little from epoch to

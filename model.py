@@ -274,8 +274,8 @@ def load_model(folder, device=torch.device("cpu"), precision="fp32"):
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     check_loaded(folder, model, tokenizer, run, info)
     choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
-    # eval: no dropout, or the same question would get another answer each time. (The library has
-    # done it already; here it is a promise.)
+    # eval: no dropout, or the same question would get another answer each time. (predict_logits()
+    # does it again. Here it is for those who ask the model themselves.)
     return model.to(device).eval(), tokenizer, run
 
 

@@ -4,8 +4,8 @@ Teaches   inference: how a saved model answers a text that it has never seen. Th
           cleaned, cut and padded as in training; else the model is asked in another language than
           it was taught. So the folder of a model holds its tokenizer and, in run.json, how its
           texts were prepared. Two things are forgotten most often. Without eval mode dropout gives
-          another answer each time (load_model() sees to it); and without the names of the classes
-          an answer is "LABEL_1".
+          another answer each time (predict_logits() sees to it). And without the names of the
+          classes an answer is "LABEL_1".
 Order     after finetune.py, which makes the folder. It is the last chapter.
 Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py --file reviews.csv --out predictions.csv

@@ -5,7 +5,8 @@ Expect    the pages with their tables anew; `git diff` shows which figures have 
           fails when a page says anything else than these files.
 
 A measured part stands between two marks, which GitHub does not show. Under it stands the commit at
-which its files were recorded: figures belong to the code that made them.
+which its files were recorded: figures belong to the code that made them. (It is the one that is
+checked out when this runs, so commit the code first.)
 """
 
 import json
@@ -36,7 +37,7 @@ def section(name):
     words = SECTIONS[name]()
     known = json.loads(COMMITS.read_text(encoding="utf-8"))
     found = {(known[file]["date"], known[file]["commit"]) for file in tables.READ}
-    ends = [f"`{commit}` ({date})" for date, commit in sorted(found)]
+    ends = [f"`{commit}` ({date[:10]})" for date, commit in sorted(found)]
     if name not in INSIDE and ends:
         between = f"Recorded at commit {ends[0]}" if len(ends) == 1 else ""
         between = between or f"Recorded between commits {ends[0]} and {ends[-1]}"
@@ -47,7 +48,7 @@ def section(name):
 def note_commits():
     """Write down the present commit for every result file that is new, or is not what it was."""
     known = json.loads(COMMITS.read_text(encoding="utf-8")) if COMMITS.exists() else {}
-    command = ["git", "log", "-1", "--format=%h %cs"]
+    command = ["git", "log", "-1", "--format=%h %cI"]
     now = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = {}
     for path in sorted(COMMITS.parent.glob("*.json")):

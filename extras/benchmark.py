@@ -294,16 +294,14 @@ def table(result):
             f"**{titles[kind]}, {task['reviews']} reviews, {tokens} tokens** "
             f"({task['rounds']} rounds)",
             "",
-            "| contender | reviews/s | ours faster | tokens/s | padding | GFLOP/s | of limit | "
-            "GiB |",
-            "|---|---|---|---|---|---|---|---|",
+            "| contender | reviews/s | ours faster | padding | GFLOP/s | of limit | GiB |",
+            "|---|---|---|---|---|---|---|",
         ]
         for name, row in task["contenders"].items():
             cells = [
                 f"{name}: {ABOUT[name]}" if name in ABOUT else name,
                 f"{row['reviews_per_second']:.2f}",
                 f"{row['ours_is_faster_by']:.2f}",
-                f"{row['tokens_per_second']:,.0f}",
                 f"{row['padding_share']:.1%}",
                 f"{row['flops_per_second'] / 1e9:,.0f}",
                 f"{row['share_of_limit']:.0%}" if "share_of_limit" in row else "",

@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from support.errors import UserError, make_parser, run_command
 from extras.kept import read_figures
 from support.files import read_json
-from support.options import parse_arguments
+from support.options import FREE, parse_arguments
 from support.runs import is_begun, is_done
 
 
@@ -35,7 +35,7 @@ def check_made_with(args, folder):
     """Raise UserError if the model in `folder` was made, or is being made, with other options."""
     begun = Path(folder, "checkpoints", "arguments.json")
     made = read_json(begun) if begun.is_file() else read_json(f"{folder}/run.json")["arguments"]
-    free = {"out", "resume", "overwrite", "save_every"} | ({"model"} if args.demo else set())
+    free = FREE - {"data", "model"} | ({"model"} if args.demo else set())
     for name, value in vars(args).items():
         if name not in free and value != made.get(name):
             was = f"--{name.replace('_', '-')} {made.get(name)}"

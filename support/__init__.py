@@ -2,7 +2,7 @@
 
 errors.py       how a command begins and ends: shared options, one clear line, an exit code
 options.py      the options of finetune.py, with the reason for every default
-banner.py       what follows from the options, printed before it costs time
+banner.py       what a run says: its plan, and a line for each epoch
 demo.py         what --demo has in place of a download: an untrained model, and the made-up reviews
                 of demo_reviews/
 tables.py       where texts and labels come from: files, folders, data sets of the hub

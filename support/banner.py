@@ -1,7 +1,4 @@
-"""What a run says on the screen: its plan, before it costs any time, and its figures.
-
-No line is wider than 80 columns, the width of a terminal that nobody has resized.
-"""
+"""What a run says: its plan, before it costs any time, and a line for each epoch."""
 
 import random
 

@@ -2,7 +2,7 @@
 
 The reviews are the files of demo_reviews/, put together by a program from a few hundred words and
 some sixty sentence patterns. So well over 90 % right is no feat here: it shows that the code learns
-what it is given. The README and the tests hold the demo's figures, and any change to the
+what it is given. Some pages, docstrings and tests hold the demo's figures, and any change to the
 vocabulary, the sizes or the seed below changes them.
 """
 

@@ -1,4 +1,4 @@
-"""The measured parts of README.md and of docs/*.md, made from the files beside this one.
+"""The measured parts of docs/*.md, made from the files beside this one.
 
 Run       python -m docs.pages, which writes them into the pages
 """
@@ -38,7 +38,7 @@ def accuracy():
     lines = []
     for found in read("accuracy-*.json"):
         lines += [f"{found['title']}:", ""]
-        lines += ["| way | accuracy by seed (95 % interval, n) | mean, standard deviation |"]
+        lines += ["| way | accuracy by seed (95 % interval, n) | mean ± st. dev. |"]
         lines += ["|---|---|---|"]
         for way in dict.fromkeys(run["way"] for run in found["runs"]):
             chosen = [run for run in found["runs"] if run["way"] == way]
@@ -114,7 +114,7 @@ def over_seeds(counts):
 
 def spread(values):
     """Mean and, of several, standard deviation, in words."""
-    return f"{mean(values):.2%}" + (f", {stdev(values):.2%}" if len(values) > 1 else "")
+    return f"{mean(values):.2%}" + (f" ± {stdev(values):.2%}" if len(values) > 1 else "")
 
 
 def minutes_of(run):
@@ -153,7 +153,7 @@ def recorded():
     for name in ("imdb-2000", "imdb-all", "demo"):
         found = runs(name)
         rows.append([f"`{command_of(found[0])}`", *cells(found)])
-    header = ["command", "test accuracy by seed (95 % interval, n)", "mean, standard deviation"]
+    header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
     run = runs("imdb-2000")[0]["run"]
     versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
     return (
@@ -169,7 +169,7 @@ def lengths():
     (found,) = read("lengths.json")
     first, long = found["first"], found["long"]
     return (
-        f"Padding costs as much as text. In `{first['command']}`, grouping leaves "
+        f"In `{first['command']}`, grouping leaves "
         f"{first['padding']:.1%} of all cells to padding, not {first['padding_ungrouped']:.1%}; "
         f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}."
     )
@@ -181,7 +181,7 @@ def cuts():
     first, long = found["first"], found["long"]
     return (
         f"In `{first['command']}` {first['reviews_cut']:.1%} of the train reviews are too long and "
-        f"lose a part; the parts are {first['tokens_cut']:.1%} of all tokens. In "
+        f"get cut; together they lose {first['tokens_cut']:.1%} of all tokens. In "
         f"`{long['command']}` it is {long['reviews_cut']:.1%} and {long['tokens_cut']:.1%}."
     )
 
@@ -231,8 +231,8 @@ def windows():
     a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
     gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
     return (
-        f"Of {n:,} test reviews, the first model of [results.md](results.md), seed 42, judged "
-        f"{(both + a) / n:.2%} rightly with `--windows`, {(both + b) / n:.2%} without it: "
+        f"Of {n:,} test reviews, the first model of [the main runs](#the-main-runs), seed 42, got "
+        f"{(both + a) / n:.2%} right with `--windows`, and {(both + b) / n:.2%} without it: "
         f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g}). To "
         "repeat it: `python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
         "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
@@ -247,8 +247,9 @@ def accumulation():
         words.append(", ".join(losses))
     return (
         "Measured (two rows of [the experiments](results.md#change-one-thing), seed 42): "
-        f"`--batch-size 32` had train losses of {words[0]} in its epochs, "
-        f"`--batch-size 8 --accumulate 4` of {words[1]}; other reviews share a window there."
+        f"the train losses of the epochs were {words[0]} with `--batch-size 32`, and {words[1]} "
+        "with `--batch-size 8 --accumulate 4`. They differ a little, because other reviews share a "
+        "window there."
     )
 
 

@@ -1,6 +1,7 @@
 """Transformers' Trainer on the reviews that finetune.py draws: the peer of our accuracies.
 
 Run       python -m docs.results.trainer --model sentence-transformers/all-MiniLM-L6-v2 --seed 42
+          (after pip install -r requirements-dev.txt)
 Expect    a JSON line with its accuracy on the test reviews that `evaluate.py --subset` draws.
 """
 

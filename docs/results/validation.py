@@ -1,6 +1,7 @@
 """How far a validation split is from the test split: random rows against whole blocks of rows.
 
 Run       python -m docs.results.validation      writes docs/results/validation.json
+          (after pip install -r requirements-extra.txt)
 Five seeds of extras/baseline.py on all of IMDB, each with both kinds of validation; some minutes.
 """
 

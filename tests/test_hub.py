@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 from conftest import run_script
@@ -153,3 +154,57 @@ def test_patience_is_for_the_network_only_and_ends(capsys, monkeypatch):
     with pytest.raises(TimeoutError):
         hub.patiently(lambda: fail(TimeoutError("slow")), pauses=(0.01,) * 9, patience=0)
     assert len(calls) == 5
+
+
+@pytest.fixture
+def builder(tmp_path, monkeypatch):
+    """What datasets knows of a data set that has two files on the hub. Returns it and the calls."""
+    import huggingface_hub
+
+    calls = []
+
+    class Hub:
+        def info(self, path):
+            return {"size": 3_000_000}
+
+        def resolve_path(self, path):
+            name = path.rpartition("/")[2]
+            return SimpleNamespace(
+                repo_id="somebody/texts", path_in_repo=name, repo_type="dataset", revision="1"
+            )
+
+    def download(repo_id, name, **how):
+        calls.append((repo_id, name, how["repo_type"], how["revision"]))
+        with how["tqdm_class"](total=8, desc=f"(...)/{name}", unit="B") as bar:
+            assert bar.desc.startswith(name) and not bar.leave
+            bar.update(8)
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    files = {"train": ["hf://datasets/a.parquet"], "test": ["hf://datasets/b.parquet", "local"]}
+    found = SimpleNamespace(
+        repo_id="somebody/texts",
+        cache_dir=str(tmp_path / "tables"),
+        config=SimpleNamespace(data_files=files),
+    )
+    return found, calls
+
+
+def test_a_data_set_is_announced_with_its_size_before_it_is_fetched(builder, monkeypatch, capsys):
+    """On a slow line 6 MB take a minute: say so, and show a bar of our own, which goes away."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    hub.fetch_data(builder[0])
+    said = capsys.readouterr().err
+    assert said.startswith("fetching   the data set somebody/texts, 6 MB, this once\n")
+    names = ("a.parquet", "b.parquet")
+    assert builder[1] == [("somebody/texts", name, "dataset", "1") for name in names]
+
+
+def test_a_data_set_that_is_here_is_not_fetched_again(builder, monkeypatch, capsys):
+    """And without a network nothing is tried: the line says that a cached copy is read."""
+    hub.fetch_data(builder[0])  # HF_HUB_OFFLINE is set in all tests
+    assert capsys.readouterr().err == "offline    somebody/texts, as it was fetched before\n"
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    os.makedirs(builder[0].cache_dir)
+    hub.fetch_data(builder[0])
+    assert builder[1] == [] and capsys.readouterr().err == ""

@@ -33,9 +33,9 @@ def caption():
     test = found["run"]["results"]["test"]
     low, high = test["accuracy_interval"]
     return (
-        f"*Loss of each step and accuracy after each epoch: `{found['command']}`. Then "
-        f"{test['accuracy']:.2%} of {test['n']:,} test reviews were right (95 % interval "
-        f"{low:.2%} to {high:.2%}), which had chosen nothing.*"
+        f"*The loss of each step, and the accuracy after each epoch, of `{found['command']}`. In "
+        f"the end {test['accuracy']:.2%} of {test['n']:,} test reviews, which chose nothing, were "
+        f"right (95 % interval {low:.2%} to {high:.2%}).*"
     )
 
 

@@ -44,7 +44,7 @@ def accuracy():
             chosen = [run for run in found["runs"] if run["way"] == way]
             by_seed = [f"{run['seed']}: {measured(run['correct'], run['n'])}" for run in chosen]
             shares = [run["correct"] / run["n"] for run in chosen]
-            lines.append(f"| {way} | {'; '.join(by_seed)} | {spread(shares)} |")
+            lines.append(f"| {way} | {'<br>'.join(by_seed)} | {spread(shares)} |")
         lines += ["", found["note"], ""]
     return "\n".join(lines).rstrip()
 
@@ -135,7 +135,7 @@ def cells(found):
     minutes = min(minutes_of(one["run"]) for one in found)
     memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
     return [
-        "; ".join(by_seed),
+        "<br>".join(by_seed),
         spread(accuracies(found)),
         f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}",
         f"{memory:.1f} GiB",

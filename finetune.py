@@ -229,9 +229,9 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         figures = score(logits, validation["labels"], names)
 
         # 10. Keep the best epoch, by validation accuracy (or what --select names: macro F1, loss);
-        #     of equals the earlier one. Later epochs may learn the train reviews by heart and get
-        #     worse at all others. The test split is not looked at: the best of many figures is
-        #     partly luck, so the figure that chooses looks better than it is.
+        #     of equals the one with the lower loss. Later epochs may learn the train reviews by
+        #     heart and get worse at all others. The test split is not looked at: the best of many
+        #     figures is partly luck, so the figure that chooses looks better than it is.
         if run.add_epoch(figures):  # the best so far (torchrun: and this process is the first)
             save_model(args.out, model, tokenizer, run.facts)
             how = {"subset": args.subset, "windows": False, "precision": precision}

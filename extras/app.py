@@ -33,6 +33,7 @@ from extras.api import FILE, THIS_MACHINE, SharedClassifier, check_review, guard
 from extras.explain import gap_in_words
 from extras.page import WORD_COLORS, color_words, table, text
 from support.errors import UserError, make_parser, plain, run_command
+from support.saved import about_films
 
 KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
 # Seconds: how often gradio looks for files that it keeps, uploads and answers, and how long it
@@ -124,14 +125,15 @@ def make_page(classifier, folder):
         notice = rehearsal if arguments["demo"] else ""
         names = text(f"{Path(folder).name}: {' or '.join(classifier.names)}")
         gradio.HTML(f"<h1>What does the model say?</h1><p>{names}</p>{notice}")
-        with gradio.Tab("One review"):
-            review = gradio.Textbox(label="A review", lines=4, elem_id="review")
-            gradio.Examples([[example] for example in EXAMPLES], review)
+        with gradio.Tab("One text"):
+            review = gradio.Textbox(label="A text", lines=4, elem_id="review")
+            if about_films(arguments):
+                gradio.Examples([[example] for example in EXAMPLES], review)
             button = gradio.Button("What does it say?", variant="primary", elem_id="ask")
             shown = [gradio.HTML(elem_id=name) for name in ("label", "why", "windows")]
             button.click(answer, review, shown, **hidden)
-        with gradio.Tab("Many reviews"):
-            lines = gradio.Textbox(label="Reviews, one a line", lines=4, elem_id="lines")
+        with gradio.Tab("Many texts"):
+            lines = gradio.Textbox(label="Texts, one a line", lines=4, elem_id="lines")
             file = gradio.File(
                 label=f"or a file: {', '.join(KINDS)}", file_types=KINDS, elem_id="file"
             )
@@ -223,6 +225,7 @@ def main():
     if not 0 <= args.port < 65536:
         raise UserError(f"--port {args.port}: has to be from 0 to 65535")
     device, _, _ = choose_hardware(args.device, "fp32")
+    print(f"loading {args.model}", flush=True)
     alone = args.host in THIS_MACHINE
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that this `with` can clean up
     with tempfile.TemporaryDirectory(prefix="reviews-") as uploads:

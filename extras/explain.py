@@ -240,6 +240,8 @@ def main():
         words = [{"word": w, "share": shares.get(i, 0.0)} for i, w in enumerate(found["words"])]
         answer = {"text": text, "label": label, "score": found["score"], "words": words}
         print(json.dumps(answer | {"gap": found["gap"]}), flush=True)
+    if not args.json:
+        print("(+) speaks for the answer, (-) against it. The two ways can disagree.")
     if args.html is not None:
         write_whole(args.html, write_page(rows))
         print(f"a page with the words in color is in {args.html}", file=sys.stderr)

@@ -30,6 +30,7 @@ th,td{overflow-wrap:normal}th:first-child,td:first-child{text-align:left}
 .facts td:first-child{white-space:nowrap}.scroll{overflow-x:auto}
 .words span{border-radius:3px;padding:1px 2px;print-color-adjust:exact}
 li{margin:.8em 0}ol{padding-left:1.4em}
+@media (max-width:30em){th,td{padding:.25em .15em;font-size:.85em}}
 """
 
 # The classes of words: "f" for the answer, "a" against it; the higher the number, the stronger.

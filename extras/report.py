@@ -12,6 +12,8 @@ Expect    one file that needs nothing else: no network, no script. It fits phone
           `python evaluate.py` they are those of the whole test split, and surer.
 """
 
+import os
+
 from tqdm import tqdm
 
 from evaluate import score, wilson_interval
@@ -163,7 +165,7 @@ def section(found, floor, mistakes):
         if rows.any()
     ]
     wrong = len(right) - int(right.sum())
-    colors = (
+    colors = wrong and (
         f"{min(mistakes, wrong)} of {wrong:,}. Green speaks for the answer that was given, red and "
         "underlined against it (integrated gradients, of the part that the model reads). Often the "
         "label is what is odd."
@@ -175,7 +177,7 @@ def section(found, floor, mistakes):
         card("How sure, and how often right", sure, note=error),
         card("If only the surest answers counted", covered, note=surest),
         card("By length", lengths, table(by_cut)),
-        card("The surest mistakes", show_mistakes(found, mistakes), note=colors, wide=True),
+        card("The surest mistakes", show_mistakes(found, mistakes), note=colors or "", wide=True),
         card("Facts", show_facts(found), wide=True),
     )
 
@@ -261,8 +263,9 @@ def main():
             f"{', '.join(args.folders)}: run.json does not hold what it should "
             f"({type(error).__name__}: {error}); train again"
         ) from error
+    older = " (in place of an older one)" if os.path.exists(args.out) else ""
     write_whole(args.out, document("What the model learned", *parts))
-    print(f"{args.out}: open it in a browser")
+    print(f"{args.out}: open it in a browser{older}")
 
 
 if __name__ == "__main__":

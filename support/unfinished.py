@@ -109,7 +109,8 @@ class Run:
                 if number == done + 11 and not self.told:
                     speed = sum(tokens[done + 2 : number + 1]) / (time.perf_counter() - began)
                     left = sum(tokens) * (self.args.epochs - self.epoch) + sum(tokens[number + 1 :])
-                    self.bar.write(f"time       {in_words(left / speed)} of training are left")
+                    left = f"{in_words(left / speed)} of training are left"
+                    self.bar.write(f"time       {left}, if it stays as fast")
                     self.told = True
         self.in_step = False
 
@@ -157,7 +158,7 @@ class Run:
     def add_epoch(self, figures):
         """Write down an epoch's validation figures. Returns whether this process has to save it.
 
-        It has if no epoch before was as good, by --select; of equals the earlier one stays.
+        It has if this one is the best so far: see best_epoch().
         """
         if not math.isfinite(figures["loss"]):
             raise UserError("the model answers nan: try a tenth of this --lr")
@@ -300,14 +301,16 @@ class Run:
 
 
 def best_epoch(epochs, select):
-    """Which epoch to keep, from 1; of equals the earlier one.
+    """Which epoch to keep, from 1; of equals the one with the lower loss, or else the earlier.
 
     epochs: their lines in history.jsonl. select: accuracy, f1 or loss. The loss also counts how
-    sure the wrong answers were, so it can rise while accuracy rises.
+    sure the wrong answers were, so it can rise while accuracy rises. On small and easy data several
+    epochs are all right: there it tells the one that has only begun to learn.
     """
-    key = {"accuracy": "accuracy", "f1": "macro_f1", "loss": "loss"}[select]
-    figures = [line["validation"][key] for line in epochs]
-    return 1 + figures.index(min(figures) if select == "loss" else max(figures))
+    key, sign = {"accuracy": ("accuracy", -1), "f1": ("macro_f1", -1), "loss": ("loss", 1)}[select]
+    found = [line["validation"] for line in epochs]
+    ranked = [(sign * figures[key], figures["loss"]) for figures in found]
+    return 1 + ranked.index(min(ranked))
 
 
 # ------------------------------------------------------------------------------ 2. checkpoints

@@ -242,7 +242,7 @@ def test_html_in_a_review_is_shown_and_not_run(tab):
 
 def test_a_file_goes_in_and_a_file_comes_out(tab, classify):
     """The rehearsal's test reviews; the answers are those of predict.py."""
-    tab.get_by_role("tab", name="Many reviews").click()
+    tab.get_by_role("tab", name="Many texts").click()
     source = PROJECT / "support" / "demo_reviews" / "test.csv"
     tab.set_input_files("#file input[type=file]", source)
     tab.wait_for_selector("#file a[href]")  # uploaded
@@ -261,7 +261,7 @@ def test_a_file_goes_in_and_a_file_comes_out(tab, classify):
 
 def test_lines_are_answered_and_mistakes_are_said_on_the_page(tab):
     """Nothing typed, nothing chosen; then two lines."""
-    tab.get_by_role("tab", name="Many reviews").click()
+    tab.get_by_role("tab", name="Many texts").click()
     tab.click("#start button, button#start")
     tab.wait_for_selector("text=no rows")
     tab.fill("#lines textarea", "I loved it.\n\nI hated it.")
@@ -273,7 +273,7 @@ def test_lines_are_answered_and_mistakes_are_said_on_the_page(tab):
 def test_a_stranger_s_column_names_are_shown_and_not_run(tab, tmp_path):
     """A complaint quotes the file; a picture in it would tell its author who has opened it."""
     (tmp_path / "odd.csv").write_text("<img src=http://elsewhere.example/x>\nfilm\n")
-    tab.get_by_role("tab", name="Many reviews").click()
+    tab.get_by_role("tab", name="Many texts").click()
     tab.set_input_files("#file input[type=file]", tmp_path / "odd.csv")
     tab.wait_for_selector("#file a[href]")
     tab.click("#start button, button#start")

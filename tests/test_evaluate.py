@@ -69,9 +69,18 @@ def test_a_class_that_is_never_recognised_raises_a_warning():
     names = ["negative", "positive"]
     found = warnings_for(score(logits, [1] * 10, names))
     assert any("every review is 'positive'" in warning for warning in found)
-    assert not warnings_for(score(logits, [1] * 5 + [0] * 5, names))
-    (found,) = warnings_for(score(torch.tensor([[0.0, 1.0]] * 4), [1, 1, 1, 0], names))
-    assert "not one of the 1 negative reviews was recognised" in found
+    found = warnings_for(score(torch.tensor([[0.0, 1.0]] * 4), [1, 1, 1, 0], names))
+    assert any("not one of the 1 negative reviews was recognised" in warning for warning in found)
+
+
+def test_a_model_that_is_no_better_than_one_answer_for_all_raises_a_warning():
+    """Else a run that learned nothing ends like a success. 6 of 10 may be luck; 240 of 400, not."""
+    names = ["negative", "positive"]
+    for times, expected in ((1, 1), (40, 0)):
+        logits = torch.eye(2).repeat(5 * times, 1)  # its answers: negative, positive, ...
+        labels = [0, 1, 0, 1, 0, 1, 1, 0, 1, 0] * times  # six of ten are right
+        found = warnings_for(score(logits, labels, names))
+        assert len(found) == expected and all("no better than always" in one for one in found)
 
 
 def test_accuracy_is_counted_over_all_reviews_not_averaged_over_batches():

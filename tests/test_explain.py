@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
@@ -45,9 +46,9 @@ def test_a_text_that_fits_is_one_window_and_the_mean_is_of_its_own_windows(token
         assert torch.allclose(average(logits, owners, 3)[number], logits[rows].mean(dim=0))
 
 
-def test_evaluate_and_predict_read_in_windows(rehearsed):
+def test_evaluate_and_predict_read_in_windows(rehearsed, tmp_path):
     """Each window says what it thinks; the answer is that of their mean."""
-    folder, _ = rehearsed
+    folder = shutil.copytree(rehearsed[0], tmp_path / "demo")  # evaluate.py keeps its answers there
     done = run_script("evaluate.py", "--model", folder, "--windows")
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     text = "A brilliant film. " * 40 + "What a waste of time."

@@ -254,7 +254,10 @@ def test_the_epoch_to_keep_is_chosen_by_the_figure_that_was_asked_for():
     assert best_epoch([first], "accuracy") == 1
     assert best_epoch([first, second], "accuracy") == 2
     assert best_epoch([first, second], "loss") == 1
-    assert best_epoch([first, second], "f1") == 1, "of equals the earlier stays"
+    assert best_epoch([first, second], "f1") == 1
+    third = {"validation": {"accuracy": 0.85, "macro_f1": 0.70, "loss": 0.3}}
+    assert best_epoch([first, second, third], "accuracy") == 3, "of equals the lower loss"
+    assert best_epoch([first, third, third], "f1") == 2, "and of these the earlier"
 
 
 def test_windows_are_counted_with_their_short_ends():

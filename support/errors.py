@@ -70,14 +70,14 @@ def plain(text):
 WIDTH, INDENT = 80, 11
 
 
-def show(title, text):
+def show(title, text, file=None):
     """Print a line with its title in front; what is too long goes on below, under the text.
 
     80 columns are the width of a terminal that nobody has resized. A path stays whole: it is there
     to be copied.
     """
     how = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": " " * INDENT}
-    print(textwrap.fill(f"{title:{INDENT - 1}} {text}", WIDTH, **how))
+    print(textwrap.fill(f"{title:{INDENT - 1}} {text}", WIDTH, **how), file=file)
 
 
 TRUNCATIONS = ("head", "tail", "head+tail")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from support.errors import UserError
+from support.errors import UserError, show
 
 VERBOSE = False  # --verbose: show what the libraries say, harmless or not
 
@@ -113,13 +113,10 @@ def fetch_data(builder):
     builder: of datasets.load_dataset_builder(). datasets would bring them itself, with bars that
     stay on the screen, and without a word on how large they are.
     """
-    import datasets
     import huggingface_hub
 
-    if not VERBOSE:  # of the seconds in which it makes tables of the files
-        datasets.disable_progress_bars()
     if is_offline():
-        print(f"offline    {builder.repo_id}, as it was fetched before", file=sys.stderr)
+        show("offline", f"{builder.repo_id}, as it was fetched before", file=sys.stderr)
     if is_offline() or Path(builder.cache_dir).exists():
         return
     hub = huggingface_hub.HfFileSystem()
@@ -134,10 +131,20 @@ def fetch_data(builder):
         patiently(functools.partial(fetch, **how))
 
 
+def hide_bars():
+    """Let the libraries show no bars, of small files and of seconds of work; ours still show."""
+    import datasets
+    import huggingface_hub.utils
+
+    if not VERBOSE:
+        datasets.disable_progress_bars()
+        huggingface_hub.utils.disable_progress_bars()
+
+
 def say_fetching(what, size):
     """Say what is about to be downloaded. size: in bytes, or 0 where the hub does not say."""
     size = f", {size / 1e6:,.0f} MB" if size else ""
-    print(f"fetching   {what}{size}, this once", file=sys.stderr)
+    show("fetching", f"{what}{size}, this once", file=sys.stderr)
 
 
 class Fetching(tqdm):

@@ -15,7 +15,7 @@ from itertools import chain, dropwhile
 from pathlib import Path
 
 from support.errors import UserError
-from support.hub import connect_to_hub, fetch_data, hub_error, patiently, without
+from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
 
 csv.field_size_limit(1 << 30)  # a long review has more than the usual limit, 131,072 characters
 
@@ -188,6 +188,7 @@ def load_hub_dataset(data, text_column, label_column):
     # The card of IMDB, and of others, describes its splits in an older way, which harms nothing.
     # That a cached copy is read is said by fetch_data(), in one line.
     harmless = "Ignoring part of dataset_info", "latest cached"
+    hide_bars()
     try:
         with without("datasets", *harmless):
             builder = patiently(lambda: datasets.load_dataset_builder(name, configuration or None))

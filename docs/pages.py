@@ -39,9 +39,9 @@ def section(name):
     found = {(known[file]["date"], known[file]["commit"]) for file in tables.READ}
     ends = [f"`{commit}` ({date[:10]})" for date, commit in sorted(found)]
     if name not in INSIDE and ends:
-        between = f"Recorded at commit {ends[0]}" if len(ends) == 1 else ""
-        between = between or f"Recorded between commits {ends[0]} and {ends[-1]}"
-        words += f"\n\n<sub>{between}.</sub>"
+        one = len(ends) == 1
+        when = f"at commit {ends[0]}" if one else f"between commits {ends[0]} and {ends[-1]}"
+        words += f"\n\n<sub>Recorded {when}.</sub>"
     return f"<!-- {name}: docs/pages.py writes this -->\n{words}\n<!-- {name} ends -->"
 
 

@@ -28,8 +28,8 @@ from support.runs import code_of
 from support.tables import load_table
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-# The colors of GitHub's two kinds of pages. They differ in lightness too: not every eye tells them
-# apart, and not every printer.
+# For GitHub's two kinds of pages. No meaning is in a color alone, because not every eye tells them
+# apart, and not every printer: lines differ in dashes and markers, bars have their names.
 THEMES = {
     "": {"ink": "#1f2328", "line": "#0969da", "other": "#bc4c00", "faint": "#afb8c1"},
     "-dark": {"ink": "#e6edf3", "line": "#58a6ff", "other": "#f0883e", "faint": "#6e7681"},

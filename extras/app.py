@@ -33,7 +33,7 @@ from extras.api import FILE, THIS_MACHINE, SharedClassifier, check_review, guard
 from extras.explain import gap_in_words
 from extras.page import WORD_COLORS, color_words, table, text
 from support.errors import UserError, make_parser, plain, run_command
-from support.saved import about_films
+from support.saved import example
 
 KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
 # Seconds: how often gradio looks for files that it keeps, uploads and answers, and how long it
@@ -127,7 +127,7 @@ def make_page(classifier, folder):
         gradio.HTML(f"<h1>What does the model say?</h1><p>{names}</p>{notice}")
         with gradio.Tab("One text"):
             review = gradio.Textbox(label="A text", lines=4, elem_id="review")
-            if about_films(arguments):
+            if example(arguments) in EXAMPLES:
                 gradio.Examples([[example] for example in EXAMPLES], review)
             button = gradio.Button("What does it say?", variant="primary", elem_id="ask")
             shown = [gradio.HTML(elem_id=name) for name in ("label", "why", "windows")]

@@ -9,8 +9,8 @@ Run       pip install -r requirements-dev.txt          for accelerate, which Tra
           python -m extras.benchmark                   about half an hour on two cores
           python -m extras.benchmark --rounds 1 --only score
           python -m docs.pages                         put what was stored into docs/speed.md
-Expect    a table of reviews/s, tokens/s, padding, FLOP/s, share of the limit and peak memory, and
-          the same as docs/results/benchmark-<hardware>.json.
+Expect    a table of reviews/s, padding, GFLOP/s, share of the limit and peak memory, and more of
+          it in docs/results/benchmark-<hardware>.json.
 """
 
 import json

@@ -51,9 +51,11 @@ def new_picture(percent=""):
 
 def to_svg(figure, title):
     """The picture as SVG text, as wide as its place on the page. Screen readers read its title."""
+    from matplotlib.ticker import PercentFormatter
+
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = axis.get_view_interval()
-        if type(axis.get_major_formatter()).__name__ == "PercentFormatter" and high > 1:
+        if isinstance(axis.get_major_formatter(), PercentFormatter) and high > 1:
             axis.set_view_interval(low, 1.01, ignore=True)  # no share is over 100 %
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

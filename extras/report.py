@@ -165,11 +165,11 @@ def section(found, floor, mistakes):
         if rows.any()
     ]
     wrong = len(right) - int(right.sum())
-    colors = wrong and (
+    colors = (
         f"{min(mistakes, wrong)} of {wrong:,}. Green speaks for the answer that was given, red and "
         "underlined against it (integrated gradients, of the part that the model reads). Often the "
         "label is what is odd."
-    )
+    ) * bool(wrong)
     return cards(
         card("Loss", charts.draw_loss(found["steps"], last_steps)),
         card("Validation by epoch", epochs, note=kept),
@@ -177,7 +177,7 @@ def section(found, floor, mistakes):
         card("How sure, and how often right", sure, note=error),
         card("If only the surest answers counted", covered, note=surest),
         card("By length", lengths, table(by_cut)),
-        card("The surest mistakes", show_mistakes(found, mistakes), note=colors or "", wide=True),
+        card("The surest mistakes", show_mistakes(found, mistakes), note=colors, wide=True),
         card("Facts", show_facts(found), wide=True),
     )
 

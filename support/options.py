@@ -13,7 +13,7 @@ from itertools import chain
 from support import demo, hub
 from support.errors import PRECISIONS, TRUNCATIONS, make_parser
 from support.runs import how_to_go_on, is_done, read_arguments
-from support.saved import about_films
+from support.saved import example
 
 # The options that may differ on --resume. The model and the data may have moved to another place:
 # what they hold is compared by fingerprints.
@@ -187,7 +187,6 @@ def say_what_next(args):
     """Print the commands to type after a run."""
     folder = "" if args.out == "model" else f" --model {shlex.quote(args.out)}"
     print(f"\nsaved in {args.out}. Next:\n  python evaluate.py{folder}")
-    text = "I regret watching this film" if about_films(vars(args)) else "a text of your own"
-    print(f'  python predict.py{folder} "{text}"')
+    print(f'  python predict.py{folder} "{example(vars(args))}"')
     if args.demo:
         print(demo.REAL)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from support.errors import UserError
+from support.errors import UserError, show
 from support.hub import TOKENIZER_FILES, fetch_model, hub_error, without
 
 # The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
@@ -118,7 +118,7 @@ def drawn_at_random(name, model, info, head):
     # What is left over is usually the head of the pretraining. Whole layers should not be.
     if layers := [key for key in info["unexpected_keys"] if re.search(r"layers?\.\d+\.", key)]:
         what = f"{len(layers)} tensors of {name} (such as {min(layers)}) have no place in the model"
-        print(f"warning: {what} that its config.json describes, and are left out")
+        show("warning", f"{what} that its config.json describes, and are left out")
     return drawn
 
 

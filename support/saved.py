@@ -67,9 +67,10 @@ def weights_fingerprint(model):
     return found.hexdigest()[:16]
 
 
-def about_films(arguments):
-    """Whether a model was trained on film reviews, so that a sentence about one can be asked."""
-    return arguments["demo"] or arguments["data"] == "stanfordnlp/imdb"
+def example(arguments):
+    """What a user may ask a model first: about a film, where films are what it knows."""
+    films = arguments["demo"] or arguments["data"] == "stanfordnlp/imdb"
+    return "I regret watching this film" if films else "a text of your own"
 
 
 def write_run(folder, run):
@@ -81,7 +82,6 @@ def write_run(folder, run):
 def model_card(run):
     """The README.md of a saved model, made from its run.json: what it is, how good, how to use."""
     arguments, results = run["arguments"], run["results"]
-    sentence = "I regret watching this film" if about_films(arguments) else "a text of your own"
     rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
     figures = ""
     for role in ("validation", "test"):
@@ -107,7 +107,7 @@ How it was made, to the last argument, is in run.json.
 from transformers import pipeline
 
 classify = pipeline('text-classification', model='this folder', truncation=True)
-print(classify({sentence!r}))
+print(classify({example(arguments)!r}))
 ```
 
 Longer texts are cut by `truncation=True` at the model's limit and from the end only; \
@@ -160,7 +160,7 @@ def check_loaded(folder, model, tokenizer, run, info):
 
     info: what transformers says about the weights it has found.
     """
-    if info["missing_keys"] or info["mismatched_keys"]:
+    if info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
         raise UserError(f"--model {folder}: its weights are not the whole model of config.json")
     if class_names(model.config) != run["labels"]:
         raise UserError(f"--model {folder}: config.json and run.json name different classes")
@@ -246,6 +246,13 @@ def save_predictions(path, logits, split, names):
 
 
 # ------------------------------------------------------------------------------ 3. figures, shown
+def commonest(figures):
+    """(name, share) of the commonest class: the accuracy of a model that always says this one."""
+    sizes = {name: one["n"] for name, one in figures["per_class"].items()}
+    name = max(sizes, key=sizes.get)
+    return name, sizes[name] / figures["n"]
+
+
 def warnings_for(figures):
     """What looks wrong in the figures themselves: a list of sentences, usually empty."""
     classes, confusion, found = list(figures["per_class"]), figures["confusion"], []
@@ -253,8 +260,8 @@ def warnings_for(figures):
     if len(present) == 1:
         why = "an accuracy on one class says nothing about the other"
         found.append(f"every review is {present[0]!r}: {why}")
-    most, name = max((sum(row), name) for name, row in zip(classes, confusion))
-    if figures["accuracy_interval"][0] <= most / figures["n"] < 1:
+    name, share = commonest(figures)
+    if figures["accuracy_interval"][0] <= share < 1:
         what = f"no better than always {name!r}, as far as {figures['n']:,} reviews can tell"
         found.append(f"{what}: more epochs, more reviews, or another --lr?")
     # An accuracy of 80 % where four in five reviews are positive may be a model that says
@@ -268,13 +275,11 @@ def warnings_for(figures):
 def print_scores(figures, title, note=""):
     """Print a split's figures, each beside what to compare it with. figures: of score()."""
     low, high = figures["accuracy_interval"]
-    names, sizes = list(figures["per_class"]), [sum(row) for row in figures["confusion"]]
-    common = max(sizes) / figures["n"]  # the accuracy of a model that always says this class
+    names, (always, common) = list(figures["per_class"]), commonest(figures)
     print()
     show(title, f"{figures['n']:,} reviews{note}")
     interval = f"95 % interval {low:.2%} to {high:.2%}"
-    always = f"always {names[sizes.index(max(sizes))]!r}: {common:.2%}"
-    show("accuracy", f"{figures['accuracy']:.2%}   {interval}; {always}")
+    show("accuracy", f"{figures['accuracy']:.2%}   {interval}; always {always!r}: {common:.2%}")
     guess = f"a guess of 1/{len(names)} for each class: {math.log(len(names)):.4f}"
     show("loss", f"{figures['loss']:.4f}   {guess}")
     # Of that class precision is its share and recall 1; all other classes have an F1 of 0.

@@ -187,10 +187,9 @@ def load_hub_dataset(data, text_column, label_column):
     name, _, configuration = data.partition(":")
     # The card of IMDB, and of others, describes its splits in an older way, which harms nothing.
     # That a cached copy is read is said by fetch_data(), in one line.
-    harmless = "Ignoring part of dataset_info", "latest cached"
     hide_bars()
     try:
-        with without("datasets", *harmless):
+        with without("datasets", "Ignoring part of dataset_info", "latest cached"):
             builder = patiently(lambda: datasets.load_dataset_builder(name, configuration or None))
         fetch_data(builder)
         patiently(builder.download_and_prepare)

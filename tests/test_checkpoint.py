@@ -3,10 +3,12 @@
 import copy
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from conftest import make_model
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, pipeline, tokenization_utils_base
 
@@ -208,3 +210,12 @@ def test_a_long_text_raises_no_alarm_when_the_tokenizer_is_checked(tokenizer, mo
     assert not alarms
     short("good film " * 400)
     assert alarms, "so that the test would notice one"
+
+
+def test_weights_that_the_model_has_no_place_for_are_refused(rehearsed, tmp_path):
+    """The library's report, kept back here, would have told of them: two models were mixed."""
+    folder = shutil.copytree(rehearsed[0], tmp_path / "demo")
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"classifier.third": torch.ones(3)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="not the whole model of config.json"):
+        load_model(folder)

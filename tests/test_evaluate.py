@@ -80,7 +80,8 @@ def test_a_model_that_is_no_better_than_one_answer_for_all_raises_a_warning():
         logits = torch.eye(2).repeat(5 * times, 1)  # its answers: negative, positive, ...
         labels = [0, 1, 0, 1, 0, 1, 1, 0, 1, 0] * times  # six of ten are right
         found = warnings_for(score(logits, labels, names))
-        assert len(found) == expected and all("no better than always" in one for one in found)
+        assert len(found) == expected
+        assert all("no better than always 'negative'" in one for one in found), "as in print_scores"
 
 
 def test_accuracy_is_counted_over_all_reviews_not_averaged_over_batches():

@@ -55,7 +55,7 @@ def main():
         found = {
             "command": shlex.join(["python", "finetune.py", *words]),
             "lines": lines,
-            "question": shlex.join(["python", *ask]).replace("'", '"'),
+            "question": " ".join(["python", *ask[:-1], f'"{SENTENCE}"']),
             "answer": asked.stdout.splitlines(),
             "seconds": seconds,
             "peak_disk_bytes": most,

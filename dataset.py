@@ -35,13 +35,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from support.errors import UserError, make_parser, plain, run_command
+from support.banner import describe_draw, show_data
+from support.errors import READING, UserError, make_parser, run_command
 from support.pretrained import load_tokenizer
 from support.saved import warn_of_change
-from support.tables import find_label_names, fingerprint, is_blank, load_source, load_table
-from support.tables import usable_rows
+from support.tables import find_label_names, fingerprint, how_to_read, is_blank, load_source
+from support.tables import load_table, usable_rows
 
-LINE_BREAK = r"(?i)<br\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
+LINE_BREAK = r"<[bB][rR]\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
 TEST_SEED = 42  # of the reviews that test a model, whatever the seed of its run
 
 
@@ -60,8 +61,8 @@ def clean(text):
 
 
 # ------------------------------------------------------------------------------ 2. three splits
-def load_splits(data, text_column="text", label_column="label", seed=42, subset=None, names=None):
-    """Load a data set and divide it by role. Returns (splits, names, notes, fingerprint).
+def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_shares=False, **how):
+    """Load a data set and divide it by role. Returns (splits, names, notes, source).
 
     splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
         "texts" (cleaned strings) and "labels" (class numbers).
@@ -69,34 +70,40 @@ def load_splits(data, text_column="text", label_column="label", seed=42, subset=
         validation  held out from train, unless the data brings its own. It alone decides which
                     epoch's model is kept;
         test        read once, at the very end. It chooses nothing, so it cannot flatter.
-    names: the names of the classes, found in the labels unless a trained model gives them.
-    notes: what was dropped, held out or drawn, one printable line each.
-    fingerprint: 16 letters that change when the data or its division does.
+    names: the names of the classes, found in the labels unless a trained model gives them, with
+        what numbers in its data stood for.
+    notes: what was guessed, dropped, held out or drawn, one printable line each.
+    source: where the columns were found; .fingerprint, 16 letters that change when the data or its
+        division does.
     data: a file, a folder with train.* and test.*, or the name of a data set on the hub. seed:
         another one holds out and draws other reviews (test ones excepted). subset: how many train
-        reviews to draw, equally from each class, and at most how many of validation and of test;
-        None for all.
+        reviews to draw, equally from each class (keep_shares: in the data's own shares), and at
+        most how many of validation and of test; None for all. how: to read it, see support.tables.
     Raises UserError where the data cannot be read or its labels cannot be used.
     """
     if subset is not None and subset < 1:
         raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
-    found = load_source(data, text_column, label_column)  # {role: (texts, labels)}, as they stand
+    source = load_source(data, **how)  # its splits are {role: (texts, labels)}, as they stand
+    notes, renames = source.notes, how.get("labels")
     # The classes are what stands in train's labels; a trained model brings its own names.
-    names, notes = names or find_label_names(found["train"][1]), []
+    names = names or find_label_names(source.splits["train"][1], renames, source.classes)
     splits = {
-        role: usable_rows(*columns, names, role, notes, clean) for role, columns in found.items()
+        role: usable_rows(*columns, names, role, notes, clean, renames, numbers or source.classes)
+        for role, columns in source.splits.items()
     }
     for role in ("test", "validation"):
         if role not in splits:
             hold_out(splits, role, draw_rules(role, seed)[0], notes)
     drop_copies(splits, notes)
-    whole = fingerprint(splits)  # before the draw: the same whatever the subset
+    source.fingerprint = fingerprint(splits)  # before the draw: the same whatever the subset
     for role in splits if subset is not None else ():
-        labels = splits[role]["labels"]
-        if role == "train" and subset > len(labels):
-            notes.append(f"train: --subset {subset:,} is more than there is, using all")
-        splits[role] = take(splits[role], draw(labels, subset, *draw_rules(role, seed)))
-    return splits, names, notes, whole
+        labels, (role_seed, equal) = splits[role]["labels"], draw_rules(role, seed)
+        equal = equal and not keep_shares
+        drawn = take(splits[role], draw(labels, subset, role_seed, equal))
+        if role == "train":
+            notes += describe_draw(subset, labels, drawn["labels"], names, equal)
+        splits[role] = drawn
+    return splits, names, notes, source
 
 
 def hold_out(splits, role, seed, notes, share=0.1):
@@ -123,7 +130,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
     kept, held = [], []
     for label in sorted(set(train["labels"])):
         rows = [i for i, other in enumerate(train["labels"]) if other == label]
-        size = max(1, round(share * len(rows)))
+        size = min(len(rows) - 1, max(1, round(share * len(rows))))  # one stays, to learn from
         # 30: IMDB's longest run of one film. A small file cannot spare so many rows. There the gap
         # is a tenth of what is held out, and a film at the border may be shared.
         gap = min(30, size // 10)
@@ -182,33 +189,37 @@ def take(split, rows):
     return {column: [values[i] for i in rows] for column, values in split.items()}
 
 
-def load_split(run, role, data=None, columns=(None, None), subset=None, draw_seed=None):
+def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
 
-    run: a model's run.json, which knows the data, their columns and the seed of its training.
-    data, columns: others than those, or None. A file that the model was not trained on is taken
-    whole. Everything else is divided again, with the same seed, so "validation" means the rows that
-    were held out then and no others. subset: draw so many reviews, from test the same ones for all
-    models; draw_seed: draw others. Raises UserError if no review is left.
+    run: a model's run.json, which knows the data, how they were read and the seed of its training.
+    data: others, or None; typed: options that say how to read them. A file that the model was not
+    trained on is taken whole. Everything else is divided again, with the same seed, so "validation"
+    means the rows that were held out then and no others. subset: draw so many reviews, from test
+    the same ones for all models; draw_seed: draw others. Raises UserError if no review is left.
     """
-    trained, names = run["arguments"], run["labels"]
-    usual = trained["text_column"], trained["label_column"]
-    columns = tuple(new or old for new, old in zip(columns, usual))
-    data = data or trained["data"]
-    same = data == trained["data"] or Path(data).resolve() == Path(trained["data"]).resolve()
+    trained, data = run["arguments"], data or run["arguments"]["data"]
+    same = data == trained["data"] or Path(data).resolve() == Path(trained["data"] or "").resolve()
+    known, how = (run["labels"], run.get("numbers")), how_to_read(trained, typed or {}, same)
     if Path(data).is_file() and not same:
+        source = load_table(data, **how)
         notes = [f"{data}: all of its rows; those that training has read flatter the result"]
-        chosen = usable_rows(*load_table(data, *columns), names, data, notes, clean)
+        notes += source.notes
+        names, numbers = known
+        rows = source.splits["train"]
+        chosen = usable_rows(*rows, names, data, notes, clean, how["labels"], numbers)
     else:
-        splits, _, notes, now = load_splits(data, *columns, seed=trained["seed"], names=names)
-        chosen, notes = splits[role], [note for note in notes if note.startswith(role)]
+        splits, _, notes, source = load_splits(data, trained["seed"], None, *known, **how)
+        others = tuple(f"{other}:" for other in splits if other != role)
+        chosen, notes = splits[role], [note for note in notes if not note.startswith(others)]
         if same:
-            warn_of_change(run, now, role, columns == usual, notes)
+            warn_of_change(run, source, role, notes)
     if not chosen["texts"]:
         raise UserError(f"{data} has no row with a text and a label for {role}: {'; '.join(notes)}")
     if subset is not None:
         seed, equal = draw_rules(role, trained["seed"])
         seed = seed if draw_seed is None else draw_seed
+        equal = equal and not trained.get("keep_shares")
         chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
     return chosen, notes
 
@@ -336,18 +347,15 @@ def make_batches(lengths, batch_size, seed, epoch):
 # ------------------------------------------------------------------------------ by itself
 def main():
     """Show each step for the sentences that are given, or the splits of --data."""
-    parser = make_parser(
-        __doc__,
-        "model max-length truncation text-column label-column subset seed",
-        **{"model": "distilbert-base-uncased", "text_column": "text", "label_column": "label"},
-    )
-    parser.add_argument("--data", help="divide this file, folder or hub data set")
+    options = f"model max-length truncation {READING} subset seed"
+    parser = make_parser(__doc__, options, model="distilbert-base-uncased")
+    parser.add_argument("--data", help="look at this file, folder or hub data set")
     parser.add_argument("texts", nargs="*", help="sentences of your own")
     args = parser.parse_args()
     if bool(args.texts) == bool(args.data):
         parser.error("give sentences, each in quotes, or --data: one or the other")
     if args.data:
-        return show_splits(args)
+        return show_data(args, load_splits)
     texts = [clean(text) for text in args.texts]
     if not all(texts):
         raise UserError("a text is empty: give it some words")
@@ -371,19 +379,6 @@ def main():
     for row in batch["attention_mask"].tolist():
         print("".join(f"{bit:>8}" for bit in row))
     return None
-
-
-def show_splits(args):
-    """Print what --data holds, how it was divided, and two reviews of each split."""
-    columns = args.text_column, args.label_column
-    splits, names, notes, _ = load_splits(args.data, *columns, args.seed, args.subset)
-    for role, split in splits.items():
-        counts = Counter(split["labels"])
-        print(f"{role}: {', '.join(f'{counts[c]:,} {name}' for c, name in enumerate(names))}")
-        rows = range(len(split["labels"]))
-        for i in random.Random(args.seed).sample(rows, min(2, len(rows))):
-            print(f"    {names[split['labels'][i]]}: {plain(split['texts'][i])[:80]}")
-    print("\n".join(notes))
 
 
 if __name__ == "__main__":

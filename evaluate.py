@@ -27,7 +27,7 @@ Shows     $ python evaluate.py --model demo
 """
 
 import time
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import torch
 from torch.nn import functional
@@ -36,10 +36,12 @@ from tqdm import tqdm
 from dataset import encode, load_split, make_collate, make_examples, special_ids
 from model import autocast, choose_hardware, load_model, to_device
 from support.devices import add_up, hardware_name, join, rank, share
-from support.errors import UserError, check_counts, make_parser, out_of_memory, run_command
+from support.errors import READING, UserError, check_counts, make_parser, out_of_memory
+from support.errors import run_command
 from support.files import check_target
 from support.hub import connect_to_hub
-from support.saved import keep_evaluation, print_mistakes, print_scores, read_run
+from support.pretrained import find_model
+from support.saved import data_of_training, keep_evaluation, print_mistakes, print_scores
 from support.windows import average, encode_windows
 
 
@@ -121,7 +123,7 @@ def score(logits, labels, names):
     count each of the last five twice. Count over all reviews, then divide once.
     Returns a dict that JSON can hold, ready for run.json. A figure of your own goes in here; then
     run.json, history.jsonl and --results have it, too. Precision, recall and F1 are 0 where they
-    would be 0 / 0, as in scikit-learn with labels=all classes and zero_division=0.
+    would be 0 / 0, as in scikit-learn with labels=those that occur and zero_division=0.
     The confusion matrix has a row for what the reviews are, a column for what they were called:
                      called negative   called positive
         is negative              194                 6      row sum: all negative reviews
@@ -150,7 +152,8 @@ def score(logits, labels, names):
         "correct": correct,
         "accuracy": correct / n,
         "accuracy_interval": list(wilson_interval(correct, n)),
-        "macro_f1": sum(figures["f1"] for figures in per_class.values()) / classes,
+        # A class that no review here is of cannot be found: it does not count.
+        "macro_f1": fmean(one["f1"] for one in per_class.values() if one["n"]),
         # The loss is minus the log of the probability given to the right class, a mean over all
         # reviews. It counts how sure the model was. So it can get worse while accuracy gets better,
         # when the model is surer of its mistakes. In float64, because a float32 sum over 25,000
@@ -182,13 +185,16 @@ def print_by_length(logits, labels, lengths, max_length):
 # ------------------------------------------------------------------------------ 3. a saved model
 def main():
     """Load a saved model, ask it about a split, and report."""
-    options = "model split data text-column label-column subset draw-seed windows save results "
-    args = make_parser(__doc__, options + "batch-size device precision").parse_args()
+    options = f"model max-length split data {READING} subset draw-seed windows save results "
+    options += "batch-size device precision"
+    args = make_parser(__doc__, options, max_length=None).parse_args()
     # Everything that can be wrong with the options is found before the model is loaded.
-    check_counts(args, "batch_size", "subset")
+    check_counts(args, "batch_size", "subset", "max_length")
     if args.draw_seed is not None and args.subset is None:
         raise UserError("--draw-seed goes with --subset: a whole split is not drawn")
-    data = args.data or read_run(args.model)["arguments"]["data"]
+    # Or any classifier that transformers can load. It does not say on what it was trained.
+    args.model = find_model(args.model)
+    data = args.data or data_of_training(args.model)
     check_target(args.save, data, args.model)
     check_target(args.results, data, args.model)
     connect_to_hub(data)
@@ -196,9 +202,9 @@ def main():
     # two classes can get another answer; the line "computed on" says what was used.
     device, precision, _ = choose_hardware(args.device, args.precision)
     join(device)
-    model, tokenizer, run = load_model(args.model, device, precision)
-    columns, names = (args.text_column, args.label_column), run["labels"]
-    split, notes = load_split(run, args.split, args.data, columns, args.subset, args.draw_seed)
+    model, tokenizer, run = load_model(args.model, device, precision, args.max_length)
+    names = run["labels"]
+    split, notes = load_split(run, args.split, args.data, args.subset, args.draw_seed, vars(args))
     for note in notes:
         print(note)
 

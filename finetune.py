@@ -42,11 +42,11 @@ from support.banner import describe_lengths, print_plan
 from support.devices import add_up_gradients, copy_from_first, join, peak_bytes, rank, share, wait
 from support.errors import UserError, out_of_memory, run_command
 from support.hub import connect_to_hub
-from support.options import FREE, halve, parse_arguments, say_what_next
+from support.options import FREE, choose_recipe, halve, parse_arguments, say_what_next
 from support.pretrained import check_tokenizer, choose_attention, load_tokenizer, max_positions
-from support.runs import claim, end, what_matters
-from support.saved import describe_run, keep_answers, print_scores, weights_fingerprint, write_run
-from support.tables import require_all_classes
+from support.runs import claim, describe_run, end, weights_fingerprint, what_matters
+from support.saved import keep_answers, print_scores, write_run
+from support.tables import HOW, require_all_classes
 from support.unfinished import Run, find_checkpoint
 
 
@@ -254,9 +254,12 @@ def prepare(args, device, precision, reasons):
     connect_to_hub(args.model, args.data)
     # Texts, divided by role. The classes' names come from the labels, and go into the model.
     tokenizer = load_tokenizer(args.model)
-    splits, names, notes, fingerprint = load_splits(
-        args.data, args.text_column, args.label_column, args.seed, args.subset
+    how = {name: getattr(args, name) for name in HOW}
+    splits, names, notes, source = load_splits(
+        args.data, args.seed, args.subset, keep_shares=args.keep_shares, **how
     )
+    # As they were found: evaluate.py and predict.py will look for them first.
+    args.text_column, args.label_column = source.text_column, source.label_column
     require_all_classes(splits, names, notes)
     model, note = load_pretrained(
         args.model, names, args.seed, args.dropout, args.attention_dropout
@@ -274,15 +277,17 @@ def prepare(args, device, precision, reasons):
     check_tokenizer(tokenizer, LINE_BREAK, splits["train"]["texts"])
     model.to(device)
     choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
+    steps = count_steps(len(splits["train"]["labels"]), args.batch_size, args.accumulate)
+    choose_recipe(args, steps, len(names), model.config.hidden_size, notes)
     facts = describe_run(args, names, splits, notes, device, precision, reasons)
-    facts["head"] = note  # whether it is new
-    facts["data_fingerprint"] = fingerprint
+    facts["steps_per_epoch"], facts["head"] = steps, note  # note: whether it is new
+    facts["data_fingerprint"], facts["numbers"] = source.fingerprint, source.classes
     facts["weights_fingerprint"] = weights_fingerprint(model)  # before the first step
     return model, tokenizer, splits, facts
 
 
-def show_plan(args, model, splits, facts, steps):
-    """Print what follows from the options, before it costs hours. steps: in an epoch.
+def show_plan(args, model, splits, facts):
+    """Print what follows from the options, before it costs hours.
 
     How many reviews of each class there are, what truncation cuts, how many steps there are. With
     --verbose also what padding adds, which weights learn, and which are decayed. Read it: most
@@ -303,7 +308,7 @@ def show_plan(args, model, splits, facts, steps):
     groups = decay_groups(model, args.weight_decay)
     # (set_trainable() sets what it reports; the loop sets it again for each epoch.)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
-    print_plan(args, facts, sizes, steps, phases)
+    print_plan(args, facts, sizes, facts["steps_per_epoch"], phases)
 
 
 def main():
@@ -314,11 +319,10 @@ def main():
     with claim(args):  # nobody else writes to --out meanwhile, and nothing of yours is lost
         saved = find_checkpoint(args.out) if args.resume else None
         model, tokenizer, splits, facts = prepare(args, device, precision, reasons)
-        steps = count_steps(len(splits["train"]["labels"]), args.batch_size, args.accumulate)
-        show_plan(args, model, splits, facts, steps)
+        show_plan(args, model, splits, facts)
         # The run's record. A run that goes on has to be the one it was: same options, data, code.
         same = what_matters(args, facts, splits, model, FREE)
-        run = Run(args, facts, same, saved, steps * args.epochs)
+        run = Run(args, facts, same, saved, facts["steps_per_epoch"] * args.epochs)
         if args.compile:
             model.compile(dynamic=True)  # dynamic: one program for every [B, T]
         try:
@@ -346,8 +350,8 @@ def main():
             keep_answers(args.out, "test", logits, test, how)
             write_run(args.out, facts)
             end(args.out)
-    best = facts["results"]["best_epoch"]
-    print_scores(facts["results"]["test"], "test", f", read once, by the model of epoch {best}")
+    how = f", read once, by the model of epoch {facts['results']['best_epoch']}"
+    print_scores(facts["results"]["test"], "test", how, facts["history"][-1]["train_loss"])
     say_what_next(args)
     return None
 

@@ -39,10 +39,10 @@ from support.errors import UserError, make_parser, run_command
 from support.files import whole_files
 from support.devices import exact_device
 from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
-from support.pretrained import SAFELY, check_layers, choose_attention, class_names, drawn_at_random
+from support.pretrained import check_layers, choose_attention, class_names, drawn_at_random
 from support.pretrained import load_classifier, load_config, load_tokenizer, max_positions
-from support.pretrained import set_dropout, with_cleaning
-from support.saved import check_loaded, read_run, write_run
+from support.pretrained import save_tokenizer, set_dropout
+from support.saved import check_loaded, listed, read_run, write_run
 
 
 # ------------------------------------------------------------------------------ 1. hardware
@@ -132,8 +132,9 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     DistilBERT's encoder makes of input_ids [B, T] a vector of 768 numbers for each token, [B, T,
     768], in which each token has looked at all others. Its head takes the vector at [CLS], [B,
     768], through one layer of the same size and one that ends in C numbers, the logits [B, C].
-    A checkpoint that already judges the same classes keeps its head: training then goes on where
-    it ended. Raises UserError where there is no such model, or one that is not whole.
+    A checkpoint that already judges the same classes, in upper or lower case, keeps its head:
+    training then goes on where it ended. Raises UserError where there is no such model, or one that
+    is not whole.
     """
     try:
         fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
@@ -153,7 +154,9 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
 
     head = {parameter for parameter, part in parameter_parts(model) if part == "head"}
     drawn = drawn_at_random(name, model, info, head)  # more than the head would be an error
-    if not drawn and old_names != label_names:
+    same = [name.casefold() for name in old_names] == [name.casefold() for name in label_names]
+    trained = not drawn or info["mismatched_keys"]  # it has a head, for as many classes or others
+    if not drawn and not same:
         # A trained head for as many other classes has been loaded: it would begin with strong
         # opinions about the wrong question. Draw a new one, from the same seed. To build the
         # whole model anew and take its head fits every architecture.
@@ -164,7 +167,10 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     model.config.problem_type = "single_label_classification"  # each text has one class
     if not drawn:
         return model, "its own head is kept: the classes are the same"
-    return model, f"the head is new (--seed {seed})"
+    note = f"the head is new (--seed {seed})"
+    if trained:
+        note += f"; left out is its own, for {listed(old_names)}"
+    return model, note
 
 
 # ------------------------------------------------------------------------------ 3. what trains
@@ -245,7 +251,7 @@ def save_model(folder, model, tokenizer, run):
         # The saved tokenizer cleans texts by itself, as dataset.clean() does. Other programs, such
         # as transformers' pipeline(), know nothing of clean(). They would give the model a `<br />`
         # that it has never seen, and get other probabilities.
-        with_cleaning(tokenizer, LINE_BREAK, max_positions(model)).save_pretrained(temporary)
+        save_tokenizer(temporary, tokenizer, LINE_BREAK, max_positions(model))
         write_run(temporary, run)
         with torch.random.fork_rng(devices=[]):  # dropout's random numbers go on as if not read
             again = load_model(temporary)[0].state_dict()
@@ -253,18 +259,17 @@ def save_model(folder, model, tokenizer, run):
             assert torch.equal(weights.cpu(), again[name]), f"{name} is not what was saved"
 
 
-def load_model(folder, device=torch.device("cpu"), precision="fp32"):
+def load_model(folder, device=torch.device("cpu"), precision="fp32", max_length=None):
     """Load what save_model() wrote. Returns (model in eval mode, tokenizer, run).
 
-    precision: in which the model will be asked; its weights are 32-bit numbers in any case.
+    folder: or that of a classifier which somebody else has saved. precision: in which the model
+    will be asked; its weights are 32-bit numbers in any case. max_length: another one, or None.
     The logits are those of the model that was saved, bit for bit on the same CPU. Raises UserError
     where the folder holds no whole model.
     """
-    run = read_run(folder)
-    from transformers import AutoTokenizer
-
+    run = read_run(folder, max_length)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **SAFELY)
+        tokenizer = load_tokenizer(str(folder))
         model, info = load_classifier(folder, load_config(folder))
     except Exception as error:  # a damaged file: each library in the chain has errors of its own
         reason = " ".join(str(error).split())[:200]

@@ -26,8 +26,9 @@ from dataset import clean, encode, make_collate, make_examples, special_ids
 from evaluate import predict_logits, usual_batch_size
 from model import choose_hardware, load_model
 from support.devices import join
-from support.errors import UserError, make_parser, out_of_memory, plain, run_command
+from support.errors import READING, UserError, make_parser, out_of_memory, plain, run_command
 from support.rows import answer_file, check_asked, typed_lines
+from support.pretrained import find_model
 from support.windows import average, encode_windows
 
 
@@ -36,14 +37,17 @@ class Classifier:
     """A saved model, its tokenizer, and the way it was trained to read texts: all in one place.
 
     This is what to copy into a program of your own: make one, keep it, and call classify().
-    folder: what finetune.py saved. precision: with fp32 other programs, such as transformers'
-    pipeline(), get the same probabilities; 16 bits round them, and save time on many texts where
-    the hardware has them. batch_size: texts at once; None for usual_batch_size(). Raises UserError
-    where the folder holds no model.
+    folder: what finetune.py saved, or any classifier that transformers can load; or its name on the
+    hub. precision: with fp32 other programs, such as transformers' pipeline(), get the same
+    probabilities; 16 bits round them, and save time on many texts where the hardware has them.
+    batch_size: texts at once; None for usual_batch_size(). max_length: tokens to read of a text;
+    None for as many as in training. Raises UserError where the folder holds no model.
     """
 
-    def __init__(self, folder, device, precision="fp32", batch_size=None):
-        self.model, self.tokenizer, self.run = load_model(folder, device, precision)
+    def __init__(self, folder, device, precision="fp32", batch_size=None, max_length=None):
+        self.folder = find_model(folder)
+        how = device, precision, max_length
+        self.model, self.tokenizer, self.run = load_model(self.folder, *how)
         self.collate = make_collate(self.tokenizer.pad_token_id)
         self.names = self.run["labels"]  # C of them
         self.device, self.precision = device, precision
@@ -135,8 +139,8 @@ def show(text, label, score, as_json=False, error="", windows=()):
 # ------------------------------------------------------------------------------ 3. a command
 def main():
     """Answer the texts of the command line, of a file, or of standard input."""
-    options = "model file out resume text-column label-column json windows batch-size device "
-    parser = make_parser(__doc__, options + "precision", precision=None)
+    options = f"model max-length file out resume {READING} json windows batch-size device precision"
+    parser = make_parser(__doc__, options, precision=None, max_length=None)
     parser.add_argument("texts", nargs="*", help="reviews of your own, each in quotes")
     args = parser.parse_args()
     check_asked(args, clean)
@@ -144,7 +148,7 @@ def main():
     wanted = args.precision or ("auto" if args.file else "fp32")
     device, precision, _ = choose_hardware(args.device, wanted)
     join(device)  # torchrun: several processes share the rows of a file
-    classifier = Classifier(args.model, device, precision, args.batch_size)
+    classifier = Classifier(args.model, device, precision, args.batch_size, args.max_length)
     # For a few texts starting takes nearly all of the time: importing torch and transformers, and
     # reading the weights. Whoever asks often should keep the Classifier, as extras.app does.
     if classifier.run["arguments"]["demo"]:
@@ -158,7 +162,7 @@ def main():
             show(text, *answer, args.json)
         return
     text, windows = None, ()
-    for text in args.texts or typed_lines(clean):
+    for text in args.texts or typed_lines(clean, args.encoding):
         if args.windows:
             answer, windows = classifier.read_windows(text)
         else:

@@ -125,7 +125,7 @@ def padding():
     with tempfile.TemporaryDirectory() as folder:
         args = Namespace(out=folder, model=demo.untrained_folder(folder))
         demo.prepare(args)
-        texts = load_table(demo.REVIEWS / "train.csv")[0]
+        texts = load_table(demo.REVIEWS / "train.csv").splits["train"][0]
         ids, _ = encode(texts, load_tokenizer(args.model), 64, "head+tail")
     lengths = [len(one) for one in ids]
     rows = list(range(len(lengths)))

@@ -28,14 +28,14 @@ from pathlib import Path
 
 from dataset import clean, encode
 from model import choose_hardware
-from support.rows import count_rows, predict_chunks, write_predictions
+from support.rows import count_rows, open_asked, predict_chunks, write_predictions
 from extras.api import FILE, THIS_MACHINE, SharedClassifier, check_review, guard, make_api
 from extras.explain import gap_in_words
 from extras.page import WORD_COLORS, color_words, table, text
 from support.errors import UserError, make_parser, plain, run_command
 from support.saved import example
 
-KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
+KINDS = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".txt"]
 # Seconds: how often gradio looks for files that it keeps, uploads and answers, and how long it
 # keeps them. An hour is time enough to download the answers.
 LOOK, KEEP = 600, 3600
@@ -100,14 +100,13 @@ def make_page(classifier, folder):
                 file, column = Path(here, "typed.csv"), "text"
                 write_lines(file, lines or "")
             try:
-                count = count_rows(file, {column: "its name under the file"})
+                asked = open_asked(file, arguments, text_column=column.strip() or None)
+                count = count_rows(asked)
             except UserError as error:
                 raise UserError(str(error).replace(str(file), "the file")) from error
-            columns = column, arguments["label_column"]
-            how = classifier.names, classifier.classify, clean
 
             def chunks(skip):
-                return predict_chunks(file, *columns, *how, skip)
+                return predict_chunks(asked, classifier.classify, clean, skip)
 
             out = Path(here, "predictions.csv")
             rows, errors = write_predictions(out, count, chunks, identity={})
@@ -137,7 +136,7 @@ def make_page(classifier, folder):
             file = gradio.File(
                 label=f"or a file: {', '.join(KINDS)}", file_types=KINDS, elem_id="file"
             )
-            column = gradio.Textbox(arguments["text_column"], label="its column of texts")
+            column = gradio.Textbox(label="its column of texts (empty: known by its name)")
             start = gradio.Button("Predict all", variant="primary", elem_id="start")
             out = gradio.File(label="The answers, as CSV", interactive=False, elem_id="out")
             said, rows = gradio.HTML(elem_id="said"), gradio.HTML(elem_id="rows")

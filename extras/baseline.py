@@ -27,8 +27,8 @@ from evaluate import score, wilson_interval
 from support.devices import hardware_name
 from support.files import check_target, write_whole
 from support.saved import print_scores, read_run, save_predictions
-from support.tables import require_all_classes
-from support.errors import UserError, check_counts, make_parser, run_command
+from support.tables import HOW, require_all_classes
+from support.errors import READING, UserError, check_counts, make_parser, run_command
 
 WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
 STRENGTHS = (3, 10, 30, 100, 300)  # at 3 the weights stay near 0, at 300 they are nearly free
@@ -101,30 +101,30 @@ def train_baseline(splits, names):
 
 
 # ------------------------------------------------------------------------------ 2. beside it
-def load(data, text_column, label_column, seed, subset):
+def load(data, seed, subset, keep_shares=False, **how):
     """As load_splits(), with the train rows that finetune.py --subset draws; all of test."""
-    splits, names, notes, fingerprint = load_splits(data, text_column, label_column, seed)
+    splits, names, notes, source = load_splits(data, seed, **how)
     for role in ("train", "validation") if subset is not None else ():
-        rows = draw(splits[role]["labels"], subset, *draw_rules(role, seed))
+        role_seed, equal = draw_rules(role, seed)
+        rows = draw(splits[role]["labels"], subset, role_seed, equal and not keep_shares)
         splits[role] = take(splits[role], rows)
     require_all_classes(splits, names, notes)
-    return splits, names, fingerprint
+    return splits, names, source.fingerprint
 
 
 def main():
-    columns = {"text_column": "text", "label_column": "label"}
-    parser = make_parser(__doc__, "text-column label-column subset seed save results", **columns)
+    parser = make_parser(__doc__, f"{READING} subset seed save results", keep_shares=False)
     parser.add_argument("--data", default="stanfordnlp/imdb", help="as for finetune.py")
     parser.add_argument("--like", metavar="MODEL", help="all of these as in that model's training")
     args = parser.parse_args()
-    where = ("data", "text_column", "label_column", "seed", "subset")
+    where = ("data", "seed", "subset", "keep_shares", *HOW)
     if args.like is not None:
         made = read_run(args.like)["arguments"]
-        vars(args).update({name: made[name] for name in where})
+        vars(args).update({name: made.get(name) for name in where})
     check_counts(args, "subset")
     check_target(args.save, args.data)
     check_target(args.results, args.data)
-    splits, names, data_fingerprint = load(*(getattr(args, name) for name in where))
+    splits, names, data_fingerprint = load(**{name: getattr(args, name) for name in where})
     train, test = splits["train"], splits["test"]
     started = time.perf_counter()
     classify, weights, words, strength = train_baseline(splits, names)

@@ -21,7 +21,8 @@ from dataset import clean
 from model import choose_hardware
 from support.devices import join, rank
 from support.files import check_target, write_whole
-from support.tables import check_columns, label_index, read_rows
+from support.reading import read_rows
+from support.tables import label_indices
 from predict import Classifier
 from support.errors import UserError, make_parser, plain, run_command
 
@@ -143,20 +144,17 @@ def read_pairs(path, names):
 
     Its columns: original, original_label, changed, changed_label. Raises UserError.
     """
-    wanted, found = ("original", "original_label", "changed", "changed_label"), []
-    for number, row in enumerate(read_rows(path), start=1):
-        if number == 1:
-            check_columns(row, dict.fromkeys(wanted, "a header line"), path)
-        try:
-            labels = [label_index(row[name], names) for name in wanted[1::2]]
-        except UserError as error:
-            raise UserError(f"{path}, row {number}: {error}") from error
-        texts = [row[name] for name in wanted[::2]]
-        if None in labels or not all(isinstance(text, str) and clean(text) for text in texts):
-            raise UserError(f"{path}, row {number}: needs two texts and two labels")
-        found += zip(texts, labels)
-    if not found:
-        raise UserError(f"{path} has column names but no rows")
+    wanted, texts, labels = ("original", "original_label", "changed", "changed_label"), [], []
+    for row in read_rows(path, wanted):
+        texts += [row["original"], row["changed"]]
+        labels += [row["original_label"], row["changed_label"]]
+    notes = []
+    found = list(zip(texts, label_indices(labels, names, path, notes)))
+    for note in notes:
+        print(note)
+    for number, (text, label) in enumerate(found):
+        if label is None or not isinstance(text, str) or not clean(text):
+            raise UserError(f"{path}, row {number // 2 + 1}: needs two texts and two labels")
     return found
 
 

@@ -75,7 +75,7 @@ ABOUT = {
 # ------------------------------------------------------------------------------ 1. the contenders
 def train_ours(change, model, tokenizer, texts, labels, tokens):
     """One epoch of finetune.py's loop, from token ids on. change: "but ...", or "finetune.py"."""
-    args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1"])
+    args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1", "--lr", "5e-5"])
     device, precision, _ = choose_hardware(precision="fp32" if change == "but fp32" else "auto")
     input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
     splits = {"train": {"examples": make_examples(input_ids, labels)}}

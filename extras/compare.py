@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 from support.errors import UserError, make_parser, plain, run_command
 from support.files import check_target, seen_from_here, write_whole
-from support.tables import check_columns, read_rows
+from support.reading import read_rows
 
 
 def mcnemar(only_a, only_b):
@@ -50,9 +50,7 @@ def difference_interval(only_a, only_b, n, confidence=0.95):
 def read_predictions(path):
     """[(text, label, predicted), ...] of a file of evaluate.py --save or predict.py --out."""
     rows = []
-    for number, row in enumerate(read_rows(path), start=1):
-        if number == 1:
-            check_columns(row, dict.fromkeys(("text", "label", "predicted"), "--save"), path)
+    for number, row in enumerate(read_rows(path, ("text", "label", "predicted")), start=1):
         if row["predicted"] and not row["label"]:
             raise UserError(f"{path}, row {number}: has no label, so nobody knows what is right")
         rows.append((row["text"], row["label"], row["predicted"]))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from support.errors import UserError
-from support.files import file_digest, read_json
+from support.files import model_digest, read_json
 from support.options import parse_arguments
 
 
@@ -41,7 +41,7 @@ def read_answers(folder, role):
     path = Path(folder, f"answers-{role}.json")
     try:
         record = read_json(path)
-        if record["weights"] != file_digest(Path(folder, "model.safetensors")):
+        if record["weights"] != model_digest(folder):
             return None
         logits = torch.tensor(record["logits"], dtype=torch.float32)  # [N, C]
         labels, lengths = (torch.tensor(record[name]) for name in ("labels", "lengths"))  # [N]
@@ -79,14 +79,18 @@ def read_figures(path, *names):
     return correct, n
 
 
-def command_line(arguments):
+def command_line(arguments, classes=2):
     """The command that makes a run again, but for --out. arguments: those of its run.json."""
     usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
+    # What is found without being typed.
+    usual |= {"text_column": "text", "label_column": "label"}
+    usual |= {"lr": 5e-5} if classes < 20 and not arguments["demo"] else {}
     words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
     for name, value in arguments.items():
         # The rehearsal makes its own model, in --out, and has its own reviews, wherever they lie.
         made = arguments["demo"] and os.path.basename(str(value)) in ("untrained", "demo_reviews")
-        if name in usual and value != usual[name] and name not in ("out", "resume") and not made:
+        same = value is None or value == usual.get(name)
+        if name in usual and not same and name not in ("out", "resume") and not made:
             option = f"--{name.replace('_', '-')}"
             words += [option] if value is True else [option, str(value)]
     return shlex.join(words)

@@ -20,7 +20,8 @@ from evaluate import score, wilson_interval
 from model import choose_hardware
 from extras.kept import command_line, read_answers, read_figures, read_history
 from support.files import check_target, read_json, write_whole
-from support.saved import read_run, surest_mistakes
+from support.pretrained import find_model
+from support.saved import confused, read_run, surest_mistakes
 from extras import charts
 from extras.calibration import answers_of, calibration_error, coverage, reliability, temperature_for
 from extras.compare import difference_interval, mcnemar
@@ -28,6 +29,9 @@ from extras.explain import explain, gap_in_words
 from extras.page import card, cards, color_words, document, table, text
 from predict import Classifier
 from support.errors import UserError, make_parser, run_command
+
+
+FEW = 8  # classes: of more, a table of all pairs is too wide to read
 
 
 # ------------------------------------------------------------------------------ one model
@@ -39,8 +43,9 @@ def share(right, n):
 
 def read_all(folder):
     """Everything that the page needs about a model, from its folder. Raises UserError."""
-    run = read_run(folder)
-    test, held_out = answers_of(folder, "test"), read_answers(folder, "validation")
+    place = find_model(folder)
+    run = read_run(place)
+    test, held_out = answers_of(place, "test"), read_answers(place, "validation")
     logits, labels = test["logits"], test["labels"]
     for answers in filter(None, (test, held_out)):
         if answers["logits"].shape[1] != len(run["labels"]):
@@ -51,7 +56,7 @@ def read_all(folder):
     return {
         "folder": folder,
         "run": run,
-        "steps": read_history(folder)[0],
+        "steps": read_history(place)[0] if run["history"] else [],
         "test": test,
         "figures": score(logits, labels, run["labels"]),
         "right": logits.argmax(dim=-1) == labels,  # [N]
@@ -90,9 +95,11 @@ def show_mistakes(found, count):
 def show_facts(found):
     """What the model is and how it was made, as an HTML table."""
     run, test = found["run"], found["test"]
+    if "assumed" in run:  # a classifier that somebody else has trained
+        return table([("model", run["arguments"]["model"]), ("assumed", run["assumed"])], "facts")
     arguments, device = run["arguments"], run["device"]
     rows = {
-        "command": command_line(arguments),
+        "command": command_line(arguments, len(run["labels"])),
         "model": arguments["model"],
         "data": f"{arguments['data']}, fingerprint {run.get('data_fingerprint', 'unknown')}",
     }
@@ -122,17 +129,20 @@ def show_test(found, floor):
     rows = [["accuracy", share(figures["correct"], figures["n"])]]
     rows += [["macro F1", f"{figures['macro_f1']:.2%}"], ["loss", f"{figures['loss']:.4f}"]]
     rows += [["baseline", share(*floor)]] if floor else []
-    confusion = [
-        [f"is {name}", *(f"{cell:,}" for cell in row)]
-        for name, row in zip(names, figures["confusion"])
-    ]
+    confusion, columns = confused(figures), ["is", "called", "reviews"]
+    if len(names) <= FEW:
+        columns = ["", *(f"called {name}" for name in names)]
+        confusion = [
+            [f"is {name}", *(f"{cell:,}" for cell in row)]
+            for name, row in zip(names, figures["confusion"])
+        ]
     per_class = [
         [name, *(f"{one[key]:.2%}" for key in ("precision", "recall", "f1"))]
         for name, one in figures["per_class"].items()
     ]
     return (
         table(rows)
-        + table(confusion, ["", *(f"called {name}" for name in names)])
+        + table(confusion, columns)
         + table(per_class, ["class", "precision", "recall", "F1"])
     )
 
@@ -142,7 +152,6 @@ def section(found, floor, mistakes):
     run, test, right = found["run"], found["test"], found["right"]
     history, max_length = run["history"], run["arguments"]["max_length"]
     last_steps = [record["optimizer_steps"] for record in history]
-    epochs = charts.draw_epochs(history, run["results"]["best_epoch"])
     kept = "With 95 % intervals. The epoch that is kept is the one in a circle."
     windows = "Long reviews were read whole, in windows." if test["windows"] else ""
     sure = charts.draw_reliability(found["before"], found["after"])
@@ -170,9 +179,15 @@ def section(found, floor, mistakes):
         "underlined against it (integrated gradients, of the part that the model reads). Often the "
         "label is what is odd."
     ) * bool(wrong)
+    trained = ()
+    if history:
+        epochs = charts.draw_epochs(history, run["results"]["best_epoch"])
+        trained = (
+            card("Loss", charts.draw_loss(found["steps"], last_steps)),
+            card("Validation by epoch", epochs, note=kept),
+        )
     return cards(
-        card("Loss", charts.draw_loss(found["steps"], last_steps)),
-        card("Validation by epoch", epochs, note=kept),
+        *trained,
         card("Test", show_test(found, floor), note=windows),
         card("How sure, and how often right", sure, note=error),
         card("If only the surest answers counted", covered, note=surest),

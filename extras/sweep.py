@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from support.errors import UserError, make_parser, run_command
 from extras.kept import read_figures
 from support.files import read_json
-from support.options import FREE, parse_arguments
+from support.options import FOUND_OUT, FREE, parse_arguments
 from support.runs import is_begun, is_done
 
 
@@ -37,6 +37,8 @@ def check_made_with(args, folder):
     made = read_json(begun) if begun.is_file() else read_json(f"{folder}/run.json")["arguments"]
     free = FREE - {"data", "model"} | ({"model"} if args.demo else set())
     for name, value in vars(args).items():
+        if name in FOUND_OUT and value is None:
+            continue  # the run has found it out
         if name not in free and value != made.get(name):
             was = f"--{name.replace('_', '-')} {made.get(name)}"
             raise UserError(f"{folder} was made with {was}, not {value}: choose another --folder")

@@ -1,8 +1,94 @@
-"""What a run says: its plan, before it costs any time, and a line for each epoch."""
+"""What is said of data and runs: what was understood, the plan, and a line for each epoch."""
 
 import random
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
 
-from support.errors import show
+from support.errors import plain, show
+from support.reading import choose_columns, class_folders, texts_and_labels
+from support.tables import HOW, Source, find_label_names, label_indices, load_source, usable_text
+
+FEW = 10  # rows of a class: too few to learn it, or to measure how well it is told
+
+
+# ------------------------------------------------------------------------------ 1. data
+def show_data(args, load_splits):
+    """Print what was understood of --data, on one screen: columns, classes, rows, and what next.
+
+    args: of dataset.py. load_splits: dataset.load_splits(). A single file is read once, row by row,
+    and never kept: a million rows take seconds.
+    """
+    how, path = {name: getattr(args, name) for name in HOW}, Path(args.data)
+    if path.is_file() or class_folders(path):
+        source = Source(args.data, **how)
+        table = source.open(path)
+        columns, label_column = choose_columns(table, *source.asked)
+        source.classes, source.notes = table.classes.get(label_column), table.notes
+        parts = {"rows": texts_and_labels(table, columns, label_column)}
+        columns = ",".join(columns), label_column
+    else:
+        source = load_source(args.data, **how)
+        parts = {role: zip(*split) for role, split in source.splits.items()}
+        columns = source.text_column, source.label_column
+    show("data", args.data)
+    show("columns", f"texts in {columns[0]!r}, labels in {columns[1]!r}")
+    names, total, said = None, 0, len(source.notes)
+    for role, pairs in parts.items():
+        labels, empty, first = [], 0, []
+        for text, label in pairs:
+            labels.append(sys.intern(label) if isinstance(label, str) else label)
+            empty += not str(text or "").strip()
+            if len(first) < 3:
+                first.append((label, usable_text(text)[0]))
+        if source.classes and role == "rows":
+            labels = [None if label in (None, -1) else source.classes[label] for label in labels]
+        names = names or find_label_names(labels, args.labels, source.classes)
+        indices = label_indices(
+            labels, names, role, source.notes, args.labels, source.classes
+        )
+        counts, total = Counter(indices), total + len(labels)
+        classes = ", ".join(f"{counts[c]:,} {name}" for c, name in enumerate(names))
+        without = f"; {counts[None]:,} without a label" * bool(counts[None])
+        without += f"; {empty:,} without a text" * bool(empty)
+        show(role, f"{len(labels):,}: {classes}{without}")
+        for label, text in first:
+            print(f"{'':11}{plain(str(label))[:12]}: {plain(text)[:54]}")
+        rare = [name for c, name in enumerate(names) if counts[c] < FEW]
+        if rare and role in ("rows", "train"):
+            show("warning", f"fewer than {FEW} rows: {', '.join(rare[:5])}: hard to learn")
+    for note in source.notes:
+        show("read as" if said else "", note)
+    if total <= 100_000:
+        splits, _, notes, _ = load_splits(args.data, args.seed, args.subset, **how)
+        print()
+        for role, split in splits.items():
+            show(role, f"{len(split['labels']):,} reviews, as finetune.py would divide them")
+        for note in [note for note in notes if note not in source.notes]:
+            show("", note)
+    words = [f"--{name.replace('_', '-')} {shlex.quote(how[name])}" for name in how if how[name]]
+    words = [word.replace("--header yes", "--header").replace("--header no", "--no-header")
+             for word in words]
+    command = " ".join(["python finetune.py --data", shlex.quote(args.data), *words, "--out mine"])
+    print(f"\nnext       {command}")
+
+
+def describe_draw(subset, labels, drawn, names, equal):
+    """What a draw from train changes, as notes. labels: of all rows; drawn: of those drawn."""
+    if subset > len(labels):
+        return [f"train: --subset {subset:,} is more than there is, using all"]
+    size, now = Counter(labels), Counter(drawn)
+    most, least = max(size, key=size.get), min(size, key=size.get)
+    if not equal or size[most] < 1.2 * size[least]:
+        return []
+    return [
+        f"train: drawn equally, {now[most]:,} {names[most]} and {now[least]:,} {names[least]} of "
+        f"{size[most]:,} and {size[least]:,}; --keep-shares keeps the shares of the file"
+    ]
+
+
+# ------------------------------------------------------------------------------ 2. a run
 
 
 def print_plan(args, run, group_sizes, steps, phases):

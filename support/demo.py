@@ -56,7 +56,7 @@ def prepare(args):
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
     counts = Counter(
         word
-        for text in load_table(REVIEWS / "train.csv")[0]
+        for text in load_table(REVIEWS / "train.csv").splits["train"][0]
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     )
     characters = sorted(set("".join(counts)) | set(string.ascii_lowercase + string.digits))

@@ -82,19 +82,29 @@ def show(title, text, file=None):
 
 TRUNCATIONS = ("head", "tail", "head+tail")
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+# How a file is read; what is not typed is found out.
+READING = "text-column label-column labels encoding delimiter quoting header"
 # Options that several commands have: type (bool: a switch; a tuple: choices), default, meaning.
 SHARED = {
     "model": (str, "model", "hub name, or a folder that finetune.py saved (default: %(default)s)"),
     "data": (str, None, "a file, a folder or a hub data set (default: the one trained on)"),
     "split": (("train", "validation", "test"), "test", "of these data (default: test)"),
-    "text-column": (str, None, "column of the texts (default: as in training)"),
-    "label-column": (str, None, "column of the labels, if any (default: as in training)"),
+    "text-column": (str, None, "column of the texts; title,text joins two (default: known by its "
+                    "name, such as text or review)"),
+    "label-column": (str, None, "column of the labels (default: known by its name, such as label)"),
+    "labels": (str, None, "what labels mean, such as 1=negative,2=positive"),
+    "encoding": (str, None, "of a text file (default: UTF-8, or found out)"),
+    "delimiter": (str, None, "between columns: comma, semicolon, tab, pipe (default: found out)"),
+    "quoting": (("csv", "blanks", "none"), None, "csv: cells may be in double quotes; blanks: and "
+                "blanks before them; none: quotes are letters (default: found out)"),
+    "header": (("yes", "no"), None, "the first row holds the columns' names; --no-header: it does "
+               "not (default: found out)"),
     "subset": (int, None, "reviews to draw (default: all)"),
     "draw-seed": (int, None, "draw others (default: from test the same for all models)"),
     "seed": (int, 42, "of the division and the draw (default: 42)"),
-    "max-length": (int, 256, "tokens kept of a text (default: 256)"),
+    "max-length": (int, 256, "tokens kept of a text (default: 256; of a saved model its own)"),
     "truncation": (TRUNCATIONS, "head+tail", "which of them (default: head+tail)"),
-    "file": (str, None, "a .csv, .tsv, .jsonl or .parquet file of texts"),
+    "file": (str, None, "a file of texts: .csv, .jsonl, .txt, ... (docs/your-texts.md)"),
     "out": (str, None, "with --file: a .csv file for text, label, predicted, score, error"),
     "resume": (bool, False, "with --out: go on where a stopped run has come to"),
     "json": (bool, False, "print one object a line, for programs"),
@@ -126,13 +136,22 @@ def make_parser(chapter, names="", **defaults):
         raise UserError(f"{message} (all options: {parser.prog} --help)")
 
     parser.error = refuse
+    add_options(parser, names)
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def add_options(parser, names):
+    """Add options of SHARED to a parser. names: in one string."""
     for name in names.split():
         kind, default, what = SHARED[name]
         how = {"type": kind} if isinstance(kind, type) else {"choices": kind}
         how = {"action": "store_true"} if kind is bool else how | {"default": default}
+        if name == "header":  # as a switch, and its opposite
+            how |= {"nargs": "?", "const": "yes"}
+            against = {"dest": "header", "action": "store_const", "const": "no"}
+            parser.add_argument("--no-header", help=argparse.SUPPRESS, **against)
         parser.add_argument(f"--{name}", help=what, **how)
-    parser.set_defaults(**defaults)
-    return parser
 
 
 def check_counts(args, *names):

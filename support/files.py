@@ -106,6 +106,21 @@ def file_digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def content_digest(path):
+    """16 letters that change when a file does, or in a folder the name or size of one."""
+    if Path(path).is_file():
+        return file_digest(path)
+    inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    return digest("\n".join(f"{file} {file.stat().st_size}" for file in inside).encode())
+
+
+def model_digest(folder):
+    """16 letters that change when the weights in a folder do, in one file or in several."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    digests = [file_digest(path) for path in files]
+    return digests[0] if len(digests) == 1 else digest("".join(digests).encode())
+
+
 def seen_from_here(path):
     """A path as whoever reads it elsewhere can use it; on another drive of Windows as it is."""
     try:

@@ -11,13 +11,16 @@ import sys
 from itertools import chain
 
 from support import demo, hub
-from support.errors import PRECISIONS, TRUNCATIONS, make_parser
+from support.errors import PRECISIONS, READING, TRUNCATIONS, add_options, make_parser
 from support.runs import how_to_go_on, is_done, read_arguments
 from support.saved import example
 
 # The options that may differ on --resume. The model and the data may have moved to another place:
 # what they hold is compared by fingerprints.
 FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "verbose"}
+
+# Where nothing is typed, a run finds these out, and notes what it has found.
+FOUND_OUT = {"text_column", "label_column", "epochs", "lr"}
 
 # What a value has to be: its type, the lowest, the first that is too high, and that in words.
 COUNT = int, 1, math.inf, "1 or more"
@@ -34,15 +37,14 @@ SWITCH = bool, None, None, ""
 # the default is what it is.
 OPTIONS = {
     "the texts": (
-        ("--data", TEXT, "stanfordnlp/imdb", "NAME", "hub data set, or a .csv, .tsv, .jsonl or "
-         ".parquet file, or a folder with train.* and test.* "
+        ("--data", TEXT, "stanfordnlp/imdb", "NAME", "hub data set, or a file (.csv, .jsonl, "
+         ".parquet, .xlsx, ...), or a folder with train.* and test.* "
          "(default: IMDB, 25,000 reviews to learn from and 25,000 to test)"),
-        ("--text-column", TEXT, "text", "NAME", "column of the texts (default: text)"),
-        ("--label-column", TEXT, "label", "NAME", "column of the labels, numbers or names "
-         "(default: label)"),
         ("--subset", COUNT, None, "REVIEWS", "train reviews to draw, as many of each class; "
          "validation and test at most as many each "
          "(default: all; a subset shows in minutes what a full run does in hours)"),
+        ("--keep-shares", SWITCH, False, None, "with --subset: draw train in its own shares "
+         "(default: not, so that a rare class is not drowned out)"),
         ("--max-length", LENGTH, 256, "TOKENS", "tokens kept of a review, [CLS] and [SEP] included "
          "(default: 256; more of them lose less of the text, and take more time and memory)"),
         ("--truncation", TEXT, "head+tail", TRUNCATIONS, "what is kept of a longer review "
@@ -63,15 +65,15 @@ OPTIONS = {
          "(default: 0; the usual 0.1 is slower on a CPU, and no better that we could measure)"),
     ),
     "the steps": (
-        ("--epochs", COUNT, 2, "EPOCHS", "passes over the train reviews "
-         "(default: 2; a small subset takes 3 or more)"),
+        ("--epochs", COUNT, None, "EPOCHS", "passes over the train reviews "
+         "(default: 2; more where they make fewer than 300 steps, or 20 to a class)"),
         ("--batch-size", COUNT, 16, "REVIEWS", "reviews in a micro-batch "
          "(default: 16; halve it when memory runs out)"),
         ("--accumulate", COUNT, 1, "BATCHES", "micro-batches to an optimizer step "
          "(default: 1; double it when you halve the batch size, and as many reviews make a step)"),
-        ("--lr", OVER_0, 5e-5, "RATE", "peak learning rate "
-         "(default: 5e-5, the largest that Devlin et al. 2019 recommend; at 4e-4 BERT forgot all "
-         "it knew, says Sun et al. 2019)"),
+        ("--lr", OVER_0, None, "RATE", "peak learning rate "
+         "(default: 5e-5, the largest that Devlin et al. 2019 recommend; from 20 classes on 1e-4, "
+         "and 2e-4 for small models; at 4e-4 BERT forgot all it knew, says Sun et al. 2019)"),
         ("--warmup", SHARE, 0.1, "SHARE", "share of the steps in which the rate rises "
          "(default: 0.1, as in Devlin et al. 2019)"),
         ("--weight-decay", FROM_0, 0.01, "RATE", "AdamW's pull of the matrices toward 0 "
@@ -128,6 +130,8 @@ def parse_arguments(chapter, argv=None):
             else:
                 what = {"choices" if isinstance(unit, tuple) else "metavar": unit}
                 group.add_argument(flag, type=kind[0], default=default, help=why, **what)
+        if title == "the texts":
+            add_options(group, READING)
     args = parser.parse_args(argv)
     if args.resume is not None:
         if args.overwrite:
@@ -151,6 +155,25 @@ def parse_arguments(chapter, argv=None):
     if os.path.isdir(args.model) and not args.demo:
         args.model = os.path.abspath(args.model)
     return args
+
+
+def choose_recipe(args, steps, classes, width, notes):
+    """Set --epochs and --lr where they were not typed, and say so if they are unusual.
+
+    steps: optimizer steps in an epoch. width: numbers in a token's vector. The rule: 300 steps at
+    least and 20 for each class, in 2 to 20 epochs; from 20 classes on a higher rate, because a head
+    of many classes has much to learn. What it rests on: docs/ideas.md. (Too few steps are what most
+    often goes wrong on small sets: Mosbach et al. 2021, Zhang et al. 2021.)
+    """
+    wanted, many, said = max(300, 20 * classes), classes >= 20, []
+    if args.epochs is None:
+        args.epochs = min(20, max(2, math.ceil(wanted / steps)))
+        said += [f"--epochs {args.epochs}, for {wanted:,} steps"] * (args.epochs > 2)
+    if args.lr is None:
+        args.lr = 5e-5 if not many else 2e-4 if width <= 384 else 1e-4
+        said += [f"--lr {args.lr}, for {classes} classes"] * many
+    if said:
+        notes.append(f"recipe: {' and '.join(said)}; what you type yourself counts")
 
 
 def resumed_words(parser, folder, argv):
@@ -190,3 +213,6 @@ def say_what_next(args):
     print(f'  python predict.py{folder} "{example(vars(args))}"')
     if args.demo:
         print(demo.REAL)
+    else:
+        counted = f"python -m extras.baseline --like {shlex.quote(args.out)}"
+        print(f"  {counted}  # does counting words do as well?")

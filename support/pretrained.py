@@ -1,14 +1,16 @@
 """Pretrained models of many families: loaded safely, and told apart by what they call things."""
 
+import json
 import os
 import re
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from support.errors import UserError, show
-from support.hub import TOKENIZER_FILES, fetch_model, hub_error, without
+from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error, is_there, without
 
 # The tokenizer uses all cores; said aloud, or it prints a warning if your own code forks a process.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -79,7 +81,55 @@ def class_names(config):
     return [config.id2label[number] for number in sorted(config.id2label)]
 
 
-# ------------------------------------------------------------------------------ 2. told apart
+# ------------------------------------------------------------------------------ 2. of others
+def find_model(name):
+    """The folder of a model: it may be a name on the hub, owner/name, whose files are fetched."""
+    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return Path(name)
+    try:
+        fetch_model(name, TOKENIZER_FILES + WEIGHT_FILES)
+        return Path(is_there(name, "config.json")).parent
+    except Exception as error:  # the library has no common type: OSError, ValueError, KeyError, ...
+        raise hub_error("model", name, error) from error
+
+
+def describe_other(folder, max_length=None):
+    """What run.json would say of a classifier that somebody else has saved, as far as it shows.
+
+    What had to be assumed stands in "assumed". Raises UserError for what is no such classifier.
+    """
+    how = f"fine-tune it: python finetune.py --model {folder}"
+    if not any(folder.glob("*.safetensors")):
+        what = "no weights as .safetensors (other formats can run code when they are opened)"
+        raise UserError(f"--model {folder}: has {what}")
+    tokenizer = load_tokenizer(str(folder))
+    try:
+        config = load_config(str(folder))
+        names = list(map(str, class_names(config)))
+    except Exception as error:
+        raise hub_error("model", str(folder), error) from error
+    if config.problem_type == "multi_label_classification" or len(names) < 2:
+        what = "its classes do not exclude each other" if len(names) > 1 else "it has no classes"
+        raise UserError(f"--model {folder}: {what}, so it cannot be asked for one; {how}")
+    most = getattr(config, "max_position_embeddings", 512) or 512
+    most = min(tokenizer.model_max_length, most, 512)
+    arguments = dict.fromkeys(("data", "subset", "text_column", "label_column"))
+    arguments |= {"model": str(folder), "demo": False, "seed": 42}
+    arguments |= {"max_length": max_length or most, "truncation": "head"}
+    return {
+        "arguments": arguments,
+        "labels": names,
+        "versions": {},
+        "splits": {},
+        "results": {},
+        "notes": [],
+        "history": [],
+        "assumed": f"no run.json in {folder}, so: classes {', '.join(names[:8])} (config.json), "
+        f"texts cut after {arguments['max_length']} tokens (--max-length), white space folded",
+    }
+
+
+# ------------------------------------------------------------------------------ 3. told apart
 def set_dropout(config, dropout, attention_dropout):
     """Set a model's two kinds of dropout, under whatever names its config has for them.
 
@@ -133,7 +183,11 @@ def check_layers(model, parts, train_layers):
         raise UserError(f"{kind} has no head that could be trained")
 
 
-# ------------------------------------------------------------------------------ 3. saved for others
+# ------------------------------------------------------------------------------ 4. saved for others
+# White space as Python's str.split() sees it. In each language \s is something else.
+SPACE = r"[\t-\r\x1c-\x20\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+
+
 def with_cleaning(tokenizer, line_break, model_max_length):
     """A copy of the tokenizer that cleans as dataset.clean() does; why: see model.save_model()."""
     from tokenizers import Regex, normalizers
@@ -147,13 +201,34 @@ def with_cleaning(tokenizer, line_break, model_max_length):
         model_input_names=["input_ids", "attention_mask"],
         **tokenizer.special_tokens_map,
     )
-    steps = [normalizers.Replace(Regex(line_break), " ")]
+    steps = [normalizers.Replace(Regex(line_break.replace(r"\s", SPACE)), " ")]
     # ModernBERT has tokens that are white space. Folded, they would be "", which fits everywhere.
     if not any(token.content.isspace() for token in tokenizer.added_tokens_decoder.values()):
-        steps += [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
+        steps += [normalizers.Replace(Regex(f"{SPACE}+"), " ")]
+        steps += [normalizers.Replace(Regex("^ | $"), "")]  # not Strip(): JavaScript's takes more
     own = copy.backend_tokenizer.normalizer  # lower-casing and such, for models that do it
     copy.backend_tokenizer.normalizer = normalizers.Sequence(steps + ([own] if own else []))
     return copy
+
+
+def save_tokenizer(folder, tokenizer, line_break, model_max_length):
+    """Write a tokenizer that cleans texts, for this library, older ones, and transformers.js."""
+    with_cleaning(tokenizer, line_break, model_max_length).save_pretrained(folder)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        path = Path(folder, name)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "tokenizer_class" in content:  # version 5 has a name that only it knows
+            content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        else:
+            # Without this list JavaScript takes "[SEP]" in a text for text, as we do. (transformers
+            # itself looks the special tokens up in the vocabulary.)
+            words, added = content["model"].get("vocab"), content["added_tokens"]
+            known = words if isinstance(words, dict) else {}
+            content["added_tokens"] = [
+                one for one in added
+                if not one["special"] or known.get(one["content"]) != one["id"]
+            ]
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_tokenizer(tokenizer, line_break, texts, count=500):
@@ -166,7 +241,7 @@ def check_tokenizer(tokenizer, line_break, texts, count=500):
             raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
 
 
-# ------------------------------------------------------------------------------ 4. attention
+# ------------------------------------------------------------------------------ 5. attention
 # Models that ask for nothing on top of it, such as scores that depend on the distance.
 PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
 SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold

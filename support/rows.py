@@ -20,50 +20,55 @@ from tqdm import tqdm
 
 from support import devices
 from support.errors import UserError, check_counts
-from support.files import check_target, file_digest, only_writer, open_to_append, write_whole
-from support.tables import label_index, read_rows, usable_text
+from support.files import check_target, content_digest, file_digest, model_digest, only_writer
+from support.files import open_to_append, write_whole
+from support.reading import choose_columns, texts_and_labels
+from support.tables import HOW, Source, how_to_read, usable_text
 
-# The files of a model that decide its answers: --resume must not mix the answers of two models.
-WEIGHTS_AND_WORDS = ("model.safetensors", "config.json", "tokenizer.json")
+WORDS = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json")  # beside a model's weights
 COLUMNS = ("text", "label", "predicted", "score", "error")
 CHUNK = 1024  # rows: enough to sort by length, and few enough for any memory
 
 
 # ------------------------------------------------------------------------------ rows
-def count_rows(path, wanted):
-    """The number of rows of a file. wanted: {column: the option that names it}.
+def open_asked(path, arguments, **typed):
+    """A file to answer: (Table, its columns of texts, its column of labels or None).
+
+    arguments: of the model's run.json. typed: how to read the file, see support.tables.HOW.
+    """
+    source = Source(path, **how_to_read(arguments, typed, same=False))
+    table = source.open(path)
+    return table, *choose_columns(table, *source.asked, needs_label=False)
+
+
+def count_rows(asked):
+    """The number of rows of a file. asked: of open_asked().
 
     Reading it all first finds a broken line before an hour of work, not after. Raises UserError.
     """
-    return sum(1 for _ in read_rows(path, wanted))
+    count = sum(1 for _ in texts_and_labels(*asked))
+    if not count:
+        raise UserError(f"{asked[0].path} is empty: it has no rows, or none but the column names")
+    return count
 
 
-def predict_chunks(path, text_column, label_column, names, classify, clean, skip=0):
+def predict_chunks(asked, classify, clean, skip=0):
     """Yield lists of up to CHUNK rows (text, label, predicted, score, error), in the file's order.
 
-    classify: a function from texts to as many (label, probability). clean: dataset.clean(). skip:
-    how many rows have been answered before. A row that cannot be used keeps its place, with an
-    error instead of predicted and score.
+    asked: of open_asked(). classify: a function from texts to as many (label, probability). clean:
+    dataset.clean(). skip: how many rows have been answered before. label is the file's own, as it
+    stands. A row that cannot be used keeps its place, with an error instead of predicted and score.
     """
-    rows = islice(read_rows(path), skip, None)
+    rows = islice(texts_and_labels(*asked), skip, None)
     while chunk := list(islice(rows, CHUNK)):
-        texts, errors = zip(*(usable_text(row.get(text_column)) for row in chunk))
+        texts, errors = zip(*(usable_text(text) for text, _ in chunk))
         errors = [error or ("" if clean(text) else "no text") for text, error in zip(texts, errors)]
         usable = [i for i, error in enumerate(errors) if not error]
         answers = dict(zip(usable, classify([texts[i] for i in usable]) if usable else []))
         yield [
-            (texts[i], known_label(row.get(label_column), names), *answers.get(i, ("", "")), error)
-            for i, (row, error) in enumerate(zip(chunk, errors))
+            (texts[i], "" if label is None else label, *answers.get(i, ("", "")), errors[i])
+            for i, (_, label) in enumerate(chunk)
         ]
-
-
-def known_label(value, names):
-    """A row's own label by the model's name for it, or as it is if the model has no such label."""
-    try:
-        index = label_index(value, names)
-    except UserError:
-        return value
-    return "" if index is None else names[index]
 
 
 # ------------------------------------------------------------------------------ a file of answers
@@ -136,18 +141,19 @@ def read_notes(unfinished, notes, identity):
 
 
 # ------------------------------------------------------------------------------ the whole of --file
-def check_answers(out, path, text_column, weights):
-    """Raise UserError unless `out` is newer than its sources, and answers `path` row by row."""
-    if max(map(os.path.getmtime, (path, weights))) > os.path.getmtime(out):
+def check_answers(out, asked, folder):
+    """Raise UserError unless `out` is newer than its sources, and answers the file row by row."""
+    path = asked[0].path
+    if max(map(os.path.getmtime, (path, *folder.glob("*.safetensors")))) > os.path.getmtime(out):
         raise UserError(
             f"{out} is there, but older than the file or the model, and nothing unfinished is "
             "beside it: delete it, or leave --resume out to write it again"
         )
-    asked = (usable_text(row.get(text_column))[0] for row in read_rows(path))
+    texts = (usable_text(text)[0] for text, _ in texts_and_labels(*asked))
     with open(out, encoding="utf-8", errors="replace", newline="") as file:
         answered = (row.get("text") for row in csv.DictReader(file))
         # Characters that UTF-8 cannot hold (half an emoji) were replaced when `out` was written.
-        pairs = zip_longest((text.encode(errors="replace").decode() for text in asked), answered)
+        pairs = zip_longest((text.encode(errors="replace").decode() for text in texts), answered)
         if any(text != other for text, other in pairs):
             raise UserError(f"{out} holds answers to other texts than {path}: delete it")
 
@@ -158,28 +164,29 @@ def answer_file(args, classifier, clean, show):
     classifier: a predict.Classifier. clean, show: dataset.clean() and predict.show().
     """
     arguments, names = classifier.run["arguments"], classifier.names
-    text_column = args.text_column or arguments["text_column"]
-    label_column = args.label_column or arguments["label_column"]
-    wanted = {text_column: "--text-column"}
-    if args.label_column:  # typed, so it has to be there
-        wanted[label_column] = "--label-column"
-    count = count_rows(args.file, wanted)
+    typed = {name: getattr(args, name) for name in HOW}
+    asked = open_asked(args.file, arguments, **typed)
+    count = count_rows(asked)
+    for note in asked[0].notes:
+        print(note, file=sys.stderr)
     if args.resume and Path(args.out).exists() and not Path(f"{args.out}.unfinished").exists():
-        check_answers(args.out, args.file, text_column, Path(args.model, WEIGHTS_AND_WORDS[0]))
+        check_answers(args.out, asked, classifier.folder)
         print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
         return None
     classify = partial(classifier.classify, windows=args.windows)
-    ask = args.file, text_column, label_column, names, classify, clean
-    chunks = partial(predict_chunks, *ask)  # what is open is `skip`
+    chunks = partial(predict_chunks, asked, classify, clean)  # what is open is `skip`
     if args.out is None:
         for text, _, label, score, error in chain.from_iterable(chunks()):
             show(text, label, score, args.json, error)
         return None
-    how = [text_column, label_column, classifier.precision, args.batch_size, names]
+    how = [*asked[1:], typed, classifier.precision, args.batch_size, names]
     how += [arguments["max_length"], arguments["truncation"], args.windows]
+    folder = classifier.folder
+    words = [path for name in WORDS for path in [Path(folder, name)] if path.is_file()]
     identity = {
-        "the file": file_digest(args.file),
-        "the model": [file_digest(Path(args.model, name)) for name in WEIGHTS_AND_WORDS],
+        "the file": content_digest(args.file),
+        # What decides a model's answers: --resume must not mix the answers of two models.
+        "the model": [model_digest(folder), *map(file_digest, words)],
         "the options": how,
     }
     try:
@@ -201,7 +208,7 @@ def answer_file(args, classifier, clean, show):
 # ------------------------------------------------------------------------------ what is asked
 def check_asked(args, clean):
     """Raise UserError for options that do not go together."""
-    check_counts(args, "batch_size")
+    check_counts(args, "batch_size", "max_length")
     if args.file and args.texts:
         raise UserError("texts on the command line or --file, not both")
     if args.out is not None and not args.file:
@@ -214,9 +221,14 @@ def check_asked(args, clean):
             raise UserError(f"text {number} of {len(args.texts)} is empty: give it some words")
 
 
-def typed_lines(clean):
+def typed_lines(clean, encoding=None):
     """Yield texts from standard input: from a prompt where somebody sits, else line by line."""
     prompt = sys.stdin is not None and sys.stdin.isatty()
+    if hasattr(sys.stdin, "reconfigure"):  # strict: without a locale Python takes any bytes
+        try:
+            sys.stdin.reconfigure(encoding=encoding or "utf-8", errors="strict")
+        except LookupError as error:
+            raise UserError(f"--encoding {encoding}: Python knows no such encoding") from error
     if prompt:
         print("A review, then Enter; Ctrl-D ends.", file=sys.stderr)
     while sys.stdin is not None:  # None: closed by whoever started us
@@ -225,6 +237,6 @@ def typed_lines(clean):
         except (EOFError, StopIteration):
             return
         except UnicodeDecodeError as error:
-            raise UserError("standard input is not UTF-8: save or convert it as UTF-8") from error
+            raise UserError("standard input is not UTF-8: name its --encoding") from error
         if clean(line):
             yield line.rstrip("\n")

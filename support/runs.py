@@ -2,16 +2,20 @@
 
 import ast
 import contextlib
+import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from support.errors import UserError
-from support.devices import rank, world
+from support.devices import hardware_name, rank, world
 from support.files import OURS, digest, only_writer, prepare_folder, read_json, write_whole
 
 
@@ -64,6 +68,43 @@ def check_same(before, now, out):
             f"--resume {out}: this would be another run: {'; '.join(changed)}. Make it the same "
             "again, or start over with --overwrite"
         )
+
+
+def describe_run(args, names, splits, notes, device, precision, reasons):
+    """The dict that becomes run.json; its history and results fill as the run goes on."""
+    packages, counts = ("torch", "transformers", "datasets", "tokenizers"), {}
+    for role, split in splits.items():
+        classes = {name: split["labels"].count(c) for c, name in enumerate(names)}
+        counts[role] = {"reviews": len(split["labels"]), "classes": classes}
+    return {
+        "arguments": vars(args),
+        "labels": names,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "device": {
+            "type": device.type,
+            "name": hardware_name(device),
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+            "reasons": reasons,
+        },
+        "splits": counts,
+        "notes": notes,
+        "history": [],
+        "results": {},
+    }
+
+
+def weights_fingerprint(model):
+    """16 letters of the encoder's weights: which pretrained ones did a run begin with?
+
+    Without the head, and without BERT's pooler, which can be new as well: a seed draws them.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        if not name.startswith("pooler."):
+            found.update(name.encode())
+            found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------ 2. a run's life

@@ -7,66 +7,28 @@ question (is it worse on long reviews? how sure is it when it is wrong?) need no
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import math
 import os
-import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from support.errors import TRUNCATIONS, WIDTH, UserError, plain, show
-from support.files import digest, file_digest, read_json, seen_from_here, write_whole
-from support.devices import hardware_name
-from support.pretrained import class_names, max_positions
+from support.files import digest, model_digest, read_json, seen_from_here, write_whole
+from support.pretrained import class_names, describe_other, max_positions
+from support.tables import HOW
 
 # A folder that lacks one of these is no saved model; run.json is written last.
 FILES = ("run.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 MISTAKES = 20  # so many of the surest are kept with their texts
+CARD = "How it was made, to the last argument, is in run.json"
+MANY = 20  # classes: of more, not every one is shown
 
 
 # ------------------------------------------------------------------------------ 1. run.json
-def describe_run(args, names, splits, notes, device, precision, reasons):
-    """The dict that becomes run.json; its history and results fill as the run goes on."""
-    packages, counts = ("torch", "transformers", "datasets", "tokenizers"), {}
-    for role, split in splits.items():
-        classes = {name: split["labels"].count(c) for c, name in enumerate(names)}
-        counts[role] = {"reviews": len(split["labels"]), "classes": classes}
-    return {
-        "arguments": vars(args),
-        "labels": names,
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "device": {
-            "type": device.type,
-            "name": hardware_name(device),
-            "threads": torch.get_num_threads(),
-            "precision": precision,
-            "reasons": reasons,
-        },
-        "splits": counts,
-        "notes": notes,
-        "history": [],
-        "results": {},
-    }
-
-
-def weights_fingerprint(model):
-    """16 letters of the encoder's weights: which pretrained ones did a run begin with?
-
-    Without the head, and without BERT's pooler, which can be new as well: a seed draws them.
-    """
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.base_model.state_dict().items()):
-        if not name.startswith("pooler."):
-            found.update(name.encode())
-            found.update(tensor.cpu().contiguous().numpy())
-    return found.hexdigest()[:16]
-
-
 def example(arguments):
     """What a user may ask a model first: about a film, where films are what it knows."""
     films = arguments["demo"] or arguments["data"] == "stanfordnlp/imdb"
@@ -89,19 +51,22 @@ def model_card(run):
             interval = "{:.2%} to {:.2%}".format(*found["accuracy_interval"])
             figures += f"{role}: accuracy {found['accuracy']:.2%} (95 % interval {interval}, "
             figures += f"n = {found['n']:,}), macro F1 {found['macro_f1']:.2%}\n\n"
+    # A folder of this machine tells nobody anything, and perhaps too much.
+    local = os.path.isabs(arguments["model"]) or arguments["demo"]
+    model = Path(arguments["model"]).name if local else arguments["model"]
+    base = "" if local else f"base_model: {json.dumps(arguments['model'])}\n"
     return f"""---
 pipeline_tag: text-classification
 library_name: transformers
-base_model: {json.dumps(arguments["model"])}
----
+{base}---
 
-# {arguments["model"]}, fine-tuned on {Path(arguments["data"]).name}
+# {model}, fine-tuned on {Path(arguments["data"]).name}
 
 Tells {" / ".join(run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
 
 {rehearsal * arguments["demo"]}{figures}Texts are cut to {arguments["max_length"]} tokens \
 ({arguments["truncation"]}); the validation split chose the epoch, the test split was read once. \
-How it was made, to the last argument, is in run.json.
+{CARD}.
 
 ```python
 from transformers import pipeline
@@ -115,12 +80,22 @@ Longer texts are cut by `truncation=True` at the model's limit and from the end 
 """
 
 
-def read_run(folder):
-    """run.json of a saved folder, as a dict. Raises UserError where the folder holds no model."""
+def read_run(folder, max_length=None):
+    """run.json of a saved folder, as a dict; of another classifier what stands for it.
+
+    folder: of find_model(). max_length: in place of the one that it was trained with, or None.
+    Raises UserError where the folder holds no model.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         make = "python finetune.py --demo makes one"
         raise UserError(f"--model {folder}: there is no such folder; {make}")
+    # What finetune.py has written without a run.json is not whole.
+    ours = any((folder / name).exists() for name in ("run.json", "history.jsonl", "checkpoints"))
+    card = folder / "README.md"
+    ours |= card.is_file() and CARD in card.read_text(encoding="utf-8", errors="replace")
+    if not ours and (folder / "config.json").is_file():
+        return describe_other(folder, max_length)
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"--model {folder}: no {name} in it, so no model finetune.py saved")
@@ -130,7 +105,8 @@ def read_run(folder):
         whole = {"data", "text_column", "label_column", "seed", "demo"} <= set(arguments)
         whole &= {"versions", "splits", "results"} <= set(run) and len(run["labels"]) >= 2
         whole &= isinstance(arguments["max_length"], int) and arguments["max_length"] >= 3
-        whole &= all(isinstance(arguments[k], str) for k in ("data", "text_column", "label_column"))
+        whole &= isinstance(arguments["data"], str)
+        whole &= all(isinstance(arguments[k], (str, type(None))) for k in HOW[:2])
         # A name with a line break or a color in it could pretend to be another answer.
         whole &= all(isinstance(name, str) and name.isprintable() for name in run["labels"])
         whole &= arguments["truncation"] in TRUNCATIONS
@@ -138,14 +114,27 @@ def read_run(folder):
         whole = False
     if not whole:
         raise UserError(f"{folder / 'run.json'} is damaged: train again, or use another folder")
+    arguments["max_length"] = max_length or arguments["max_length"]
     return run
 
 
-def warn_of_change(run, now, role, same_columns, notes):
+def data_of_training(folder):
+    """What a model was trained on. Raises UserError where it does not say."""
+    data = read_run(folder)["arguments"]["data"]
+    if not data:
+        raise UserError(f"--model {folder} does not say on what it was trained: add --data")
+    return data
+
+
+def warn_of_change(run, source, role, notes):
     """Add a warning to `notes` if the data is divided otherwise than in training.
 
-    now: its fingerprint. Other columns divide a file otherwise, unless it brings its own splits.
+    source: of load_splits(). Other columns divide a file otherwise, unless it brings its splits.
     """
+    usual, now = run["arguments"], source.fingerprint
+    same_columns = (source.text_column, source.label_column) == (
+        usual["text_column"], usual["label_column"]
+    )
     divided = same_columns or any("held out" in note for note in notes)
     if divided and now != run.get("data_fingerprint", now):
         notes.append(
@@ -160,12 +149,18 @@ def check_loaded(folder, model, tokenizer, run, info):
 
     info: what transformers says about the weights it has found.
     """
-    if info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
+    if "assumed" in run:
+        if info["missing_keys"] or info["mismatched_keys"]:
+            how = f"fine-tune it first: python finetune.py --model {folder}"
+            raise UserError(f"--model {folder}: has weights of an encoder and no head; {how}")
+        show("assumed", run["assumed"], file=sys.stderr)
+    elif info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
         raise UserError(f"--model {folder}: its weights are not the whole model of config.json")
     if class_names(model.config) != run["labels"]:
         raise UserError(f"--model {folder}: config.json and run.json name different classes")
     if run["arguments"]["max_length"] > max_positions(model):
-        raise UserError(f"--model {folder}: run.json has a max_length that the model cannot read")
+        most = max_positions(model)
+        raise UserError(f"--model {folder}: max_length has to be at most {most}, its positions")
     most = max(tokenizer.get_vocab().values())
     if tokenizer.pad_token_id is None or most >= model.config.vocab_size:
         raise UserError(f"--model {folder}: the tokenizer does not belong to the model")
@@ -188,7 +183,7 @@ def keep_answers(folder, role, logits, split, how):
     """
     labels, texts = split["labels"], split["texts"]
     # A folder may get another model. Answers that are not its own must not speak for it.
-    path, weights = Path(folder, f"answers-{role}.json"), file_digest(f"{folder}/model.safetensors")
+    path, weights = Path(folder, f"answers-{role}.json"), model_digest(folder)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: write it anew
         before = read_json(path)
         if before["weights"] == weights and len(before["labels"]) > len(labels):
@@ -218,7 +213,8 @@ def keep_evaluation(args, run, split, logits, precision, hardware, found):
     """
     how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
     how["precision"] = precision
-    if args.data is args.text_column is args.label_column is None:
+    usual = args.max_length is None and all(getattr(args, name) is None for name in HOW)
+    if "assumed" in run or args.data is None and usual:
         print()
         if keep_answers(args.model, args.split, logits, split, how):
             print("answers kept for extras.report")
@@ -253,27 +249,59 @@ def commonest(figures):
     return name, sizes[name] / figures["n"]
 
 
-def warnings_for(figures):
-    """What looks wrong in the figures themselves: a list of sentences, usually empty."""
+def warnings_for(figures, train_loss=None):
+    """What looks wrong in the figures themselves: a list of sentences, usually empty.
+
+    train_loss: of the last epoch, if they are those of a run that has just ended.
+    """
     classes, confusion, found = list(figures["per_class"]), figures["confusion"], []
-    present = [name for name, row in zip(classes, confusion) if sum(row)]
+    present = [c for c, row in enumerate(confusion) if sum(row)]
     if len(present) == 1:
-        why = "an accuracy on one class says nothing about the other"
-        found.append(f"every review is {present[0]!r}: {why}")
+        why = "an accuracy on one class says nothing about the others"
+        found.append(f"every review is {classes[present[0]]!r}: {why}")
     name, share = commonest(figures)
     if figures["accuracy_interval"][0] <= share < 1:
         what = f"no better than always {name!r}, as far as {figures['n']:,} reviews can tell"
         found.append(f"{what}: more epochs, more reviews, or another --lr?")
+    guess = math.log(len(classes))
+    if train_loss is not None and train_loss > guess / 2:
+        what = f"the train loss ends at {train_loss:.2f}, where a guess has {guess:.2f}"
+        found.append(f"{what}: not all was learned. More --epochs, or twice the --lr")
+    if len(present) < len(classes):
+        absent = [name for c, name in enumerate(classes) if c not in present]
+        found.append(f"no review here is {listed(absent)}: how well that is told, nobody sees")
     # An accuracy of 80 % where four in five reviews are positive may be a model that says
     # "positive" to everything. Then no negative review stands on the diagonal.
-    for c, name in enumerate(classes):
-        if name in present and confusion[c][c] == 0:
-            found.append(f"not one of the {sum(confusion[c]):,} {name} reviews was recognised")
+    lost = [c for c in present if confusion[c][c] == 0]
+    if lost:
+        n = sum(sum(confusion[c]) for c in lost)
+        what = listed([classes[c] for c in lost])
+        found.append(f"not one of the {n:,} {what} reviews was recognised")
     return found
 
 
-def print_scores(figures, title, note=""):
-    """Print a split's figures, each beside what to compare it with. figures: of score()."""
+def listed(names, most=4):
+    """Some names in words."""
+    more = [f"{len(names) - most:,} others"] if len(names) > most + 1 else []
+    names = names[:most] + more if more else names
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def confused(figures, count=10):
+    """The pairs of classes that are most often confused: [(is, called, reviews), ...]."""
+    names, confusion = list(figures["per_class"]), figures["confusion"]
+    pairs = [
+        (confusion[a][b], a, b) for a in range(len(names)) for b in range(len(names)) if a != b
+    ]
+    pairs = sorted((-n, a, b) for n, a, b in pairs if n)[:count]
+    return [(names[a], names[b], -n) for n, a, b in pairs]
+
+
+def print_scores(figures, title, note="", train_loss=None):
+    """Print a split's figures, each beside what to compare it with, and warnings.
+
+    figures: of score(). train_loss: see warnings_for().
+    """
     low, high = figures["accuracy_interval"]
     names, (always, common) = list(figures["per_class"]), commonest(figures)
     print()
@@ -286,21 +314,30 @@ def print_scores(figures, title, note=""):
     one = 2 * common / (1 + common) / len(names)
     show("macro F1", f"{figures['macro_f1']:.2%}   mean F1 of the classes; always one: {one:.2%}")
     wide = max(10, *map(len, names))
+    rows = list(figures["per_class"].items())
+    if len(names) > MANY:  # the ones that are told worst; all are in run.json and --results
+        rows = sorted((row for row in rows if row[1]["n"]), key=lambda row: row[1]["f1"])[:10]
+        print(f"\nthe {len(rows)} classes of {len(names)} with the lowest F1")
     table = [f"{'':{wide}} precision    recall        F1   reviews"]
-    for name, found in figures["per_class"].items():
-        shares = "  ".join(f"{found[key]:>8.2%}" for key in ("precision", "recall", "f1"))
+    for name, found in rows:
+        keys = ("precision", "recall", "f1") if found["n"] else ()  # nothing is known of it
+        shares = "  ".join(f"{found[key]:>8.2%}" for key in keys) or " " * 28
         table.append(f"{name:{wide}}  {shares}  {found['n']:>8,}")
     # The confusion matrix: beside the classes, where it fits.
     columns = [max(8, len(name)) for name in names]
     matrix = ["called " + "  ".join(f"{name:>{w}}" for name, w in zip(names, columns))]
     for row in figures["confusion"]:
         matrix.append(" " * 7 + "  ".join(f"{n:>{w},}" for n, w in zip(row, columns)))
-    if len(table[0]) + 2 + len(matrix[0]) <= WIDTH:
+    if len(table[0]) + 2 + len(matrix[0]) <= WIDTH and len(names) <= MANY:
         print("\n".join(f"{left}  {right}" for left, right in zip(table, matrix)))
-    else:
+    elif wide + 1 + len(matrix[0]) <= WIDTH and len(names) <= MANY:
         print("\n".join(table) + "\n")
         print("\n".join(f"{left:{wide}} {right}" for left, right in zip(["", *names], matrix)))
-    for warning in warnings_for(figures):
+    else:
+        print("\n".join(table) + "\n\nmost often confused")
+        for name, other, n in confused(figures):
+            print(f"{n:>8,}  is {name}, called {other}")
+    for warning in warnings_for(figures, train_loss):
         print()
         show("warning:", warning)
 

@@ -4,183 +4,147 @@ Whatever is wrong with one of them ends in a UserError that says where it is wro
 a file of your own is read here for the first time, and seldom right at the first try.
 """
 
-import csv
 import hashlib
-import json
 import re
 import unicodedata
 from collections import Counter
 from decimal import Decimal
-from itertools import chain, dropwhile
 from pathlib import Path
 
 from support.errors import UserError
 from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
+from support.reading import Table, choose_columns, class_folders, kind_of, open_table
+from support.reading import texts_and_labels
 
-csv.field_size_limit(1 << 30)  # a long review has more than the usual limit, 131,072 characters
-
-# Labels that data sets abbreviate are written out, because every output shows them.
+# How a file is to be read, where the user knows better: options of several commands.
+HOW = ("text_column", "label_column", "labels", "encoding", "delimiter", "quoting", "header")
+ROLES = {"train": (), "validation": ("valid", "val", "dev"), "test": ()}
+# IMDB's labels are written out, because every output shows them.
 FULL_NAMES = {"neg": "negative", "pos": "positive"}
+NO_LABEL = ("na", "n/a", "null", "none", "nan")  # what tables write where there is none
+MANY = 100  # classes: more of them with hardly a text each are no classes
 
 
-# ------------------------------------------------------------------------------ rows of a file
-def read_csv(path):
-    """Rows of a text table; comma, semicolon or tab, whichever its first line uses most."""
-    # utf-8-sig: spreadsheets start a file with an invisible mark, which would become part of the
-    # first name. newline="": only the csv module knows which line ends stand inside a quoted text.
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = dropwhile(str.isspace, file)
-        first_line = next(lines, "")
-        # The csv module counts, because separators inside quotes do not separate.
-        delimiter = max(",;\t", key=lambda d: len(next(csv.reader([first_line], delimiter=d), [])))
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
-        # strict: else a quote that is never closed swallows the rest of the file in silence.
-        reader = csv.DictReader(chain([first_line], lines), delimiter=delimiter, strict=True)
-        try:
-            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1 and name]
-            if twice:
-                raise UserError(f"{path} has two columns named {twice[0]!r}: rename one")
-            for row in reader:
-                if None in row:  # DictReader's key for cells beyond the last column
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: more cells than columns "
-                        f"({', '.join(reader.fieldnames)}); a text that holds a {delimiter!r} must "
-                        'be in double quotes, "like this"'
-                    )
-                if delimiter == "\t" and any("\t" in c and "\n" in c for c in row.values() if c):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: a quote that opens in one line and "
-                        "closes in another has made one row of several; double the quotes of a "
-                        'text, and put it in quotes, "like ""this"""'
-                    )
-                yield row
-        except csv.Error as error:
-            raise UserError(
-                f"{path}, line {reader.reader.line_num} or before: not readable as CSV ({error}); "
-                "a text that begins with a quote has to end in one, with its own quotes doubled"
-            ) from error
+# ------------------------------------------------------------------------------ 1. sources
+class Source:
+    """What a data set holds: splits {role: (texts, labels)}, as they stand, in their order.
 
-
-def read_jsonl(path):
-    """Rows of a file that holds one JSON object a line."""
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise UserError(f'{path}, line {number}: not an object like {{"text": "..."}}')
-            yield row
-
-
-def read_parquet(path):
-    """Rows of a parquet file, read in slices."""
-    import pyarrow.parquet  # comes with datasets; slow to import, so only where it is needed
-
-    try:
-        for slice_of_rows in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from slice_of_rows.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is not a readable parquet file ({error})") from error
-
-
-READERS = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-
-
-def read_rows(path, wanted=()):
-    """Yield the rows of a .csv, .tsv, .jsonl or .parquet file as dicts, one at a time.
-
-    The whole file is never in memory, so predict.py can read a file of any length.
-    wanted: see check_columns(). Raises UserError with the place where something is wrong.
+    how: see HOW; and "usual", the columns to try first. text_column, label_column: where they were
+    found. classes: the names of all classes in their order, where the data say so, else None.
+    notes: what was decided on the way, printable lines.
     """
-    path, row = Path(path), None
-    if not path.is_file():
-        raise UserError(f"{path} is not a file: check the path")
-    if path.suffix.lower() not in READERS:
-        raise UserError(f"{path} has to end in one of {', '.join(READERS)}")
-    try:
-        for number, row in enumerate(READERS[path.suffix.lower()](path)):
-            if number == 0:
-                check_columns(row, wanted, path)
-            yield row
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 ({error.reason}, byte 0x{error.object[error.start]:02x}): "
-            "save it again with the encoding UTF-8"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    if row is None:
+
+    def __init__(self, data, usual=(), text_column=None, label_column=None, labels=None, **how):
+        self.data, self.asked, self.how = data, (text_column, label_column, usual), how
+        self.splits, self.classes, self.notes = {}, None, []
+
+    def open(self, path):
+        """A file as a Table, read as was asked for."""
+        text_column, label_column, usual = self.asked
+        known = ",".join(filter(None, [text_column, label_column, *usual])).split(",")
+        return open_table(path, known, **self.how)
+
+    def add(self, role, table):
+        """Read a Table as a split. Without labels it is left out, unless it is train."""
+        columns, label_column = choose_columns(table, *self.asked, needs_label=role == "train")
+        if label_column is None:
+            self.notes.append(f"{role}: has no labels, so it is left out")
+            return
+        pairs = list(texts_and_labels(table, columns, label_column))
+        labels = [label for _, label in pairs]
+        if names := table.classes.get(label_column):  # numbers that stand for names
+            names = list(map(label_name, names))
+            # -1 is how the datasets library writes "not given".
+            labels = [None if label in (None, -1) else names[label] for label in labels]
+            self.classes = names
+        self.notes += [note for note in table.notes if note not in self.notes]
+        self.splits[role] = [text for text, _ in pairs], labels
+        self.text_column, self.label_column = ",".join(columns), label_column
+
+
+def how_to_read(arguments, typed, same):
+    """How to read data for a model: as typed, else as in its training if it is the same data.
+
+    arguments: of its run.json. Other data are looked at anew. The meaning of labels stays.
+    """
+    how = {name: arguments.get(name) for name in (HOW if same else ["labels"])}
+    how |= {name: value for name, value in typed.items() if name in HOW and value is not None}
+    return how | {"usual": tuple(filter(None, map(arguments.get, HOW[:2])))}
+
+
+def load_table(path, **how):
+    """Read a whole file: a Source with one split, "train"."""
+    source = Source(path, **how)
+    source.add("train", source.open(path))
+    if not source.splits["train"][0]:
         raise UserError(f"{path} is empty: it has no rows, or none but the column names")
+    return source
 
 
-def check_columns(found, wanted, where):
-    """Raise UserError unless all columns are found. wanted: {column: the option that names it}."""
-    for column in wanted:
-        if column not in found:
-            raise UserError(
-                f"{where} has no column {column!r}; its columns are {', '.join(map(repr, found))}: "
-                f"name the right one with {wanted[column]}"
-            )
+def load_source(data, **how):
+    """Load every labelled split of a file, a folder or a hub data set. Returns a Source.
 
-
-# ------------------------------------------------------------------------------ texts and labels
-def load_table(path, text_column="text", label_column="label", advice=""):
-    """Read a whole file. Returns (texts, labels): two equally long lists, of values as they are.
-
-    advice: what else can be done where the column of the labels is missing.
-    """
-    wanted = {text_column: "--text-column", label_column: f"--label-column{advice}"}
-    rows = [(row.get(text_column), row.get(label_column)) for row in read_rows(path, wanted)]
-    return [text for text, _ in rows], [label for _, label in rows]
-
-
-def load_source(data, text_column="text", label_column="label"):
-    """Load every labelled split of a file, a folder or a hub data set.
-
-    data: a file (one split, "train"); a folder with train.* and, if there are any, validation.* and
-        test.*; or a hub name such as "stanfordnlp/imdb" or, with a configuration, "glue:sst2".
-    Returns {split name: (texts, labels)}, in the order of the rows; "train" is always there.
-    Raises UserError where there is no such file, folder or data set, or it lacks a column.
+    data: a file (one split, "train"), or a folder of class folders; a folder with train.* and, if
+        there are any, validation.* and test.*; or a hub name such as "stanfordnlp/imdb" or, with a
+        configuration, "glue:sst2".
+    how: see HOW; what is not given is found out. Raises UserError where there is no such file,
+    folder or data set, or it lacks a column.
     """
     path = Path(data)
-    if path.is_file():
-        return {"train": load_table(path, text_column, label_column)}
+    if path.is_file() or class_folders(path):
+        return load_table(data, **how)
+    source = Source(data, **how)
     if path.is_dir():
-        found = load_folder(path, text_column, label_column)
-    elif path.suffix.lower() in READERS or data.startswith((".", "/", "~")):
+        add_folder(source, path)
+    elif path.suffix and kind_of(path) or data.startswith((".", "/", "~")):
         raise UserError(f"--data {data}: there is no such file or folder")
     else:
-        found = load_hub_dataset(data, text_column, label_column)
-    # Competitions hand out test splits without answers. Those can measure nothing.
-    for role, (_, labels) in list(found.items()):
-        if all(label in (None, "") for label in labels):
-            del found[role]
-    if "train" not in found:
-        where = "train file (train.csv, .tsv, .jsonl or .parquet) or train split with labels"
+        add_hub_dataset(source)
+    # Competitions hand out test splits without answers. Those can measure nothing. -1 is an answer
+    # only where train has it too.
+    trained = set(map(str, source.splits.get("train", ((), ()))[1])) - {"None", ""}
+    for role, (_, labels) in list(source.splits.items()):
+        if set(map(str, labels)) - ({"None", "", "-1"} - trained) == set():
+            del source.splits[role]
+            source.notes.append(f"{role}: has no labels, so it is left out")
+    if "train" not in source.splits:
+        where = "train file (train.csv, .tsv, .jsonl, .parquet, ...) or train split with labels"
         raise UserError(f"--data {data}: has no {where}")
-    return found
+    return source
 
 
-def load_folder(folder, text_column, label_column):
-    """The splits of a folder of files that are named after them."""
-    splits, also = {}, {"train": [], "validation": ["valid", "val", "dev"], "test": []}
-    for role, others in also.items():
-        files = [path for path in folder.iterdir() if path.stem in (role, *others)]
-        files = [path for path in files if path.suffix.lower() in READERS]
-        if len(files) > 1:
-            raise UserError(f"{folder} holds {len(files)} files for {role!r}: keep one of them")
-        advice = "; without labels it can test nothing: move it away" if role != "train" else ""
-        for path in files:
-            splits[role] = load_table(path, text_column, label_column, advice)
-    return splits
+def add_folder(source, folder):
+    """Add the splits of a folder of files, or of folders of class folders, named after them.
+
+    As the hub stores them, a split may be in several files (train-00000-of-00002.parquet), and all
+    in a folder named data.
+    """
+    found = {}
+    for place in (folder, folder / "data"):
+        for path in sorted(place.iterdir()) if place.is_dir() and not found else ():
+            stem = path.name.lower().split(".")[0]
+            part = re.fullmatch(r"(.+?)-\d{5}-of-(\d{5})", stem)
+            usable = class_folders(path) or path.is_file() and kind_of(path) is not None
+            for role, others in ROLES.items() if usable else ():
+                if (part[1] if part else stem) in (role, *others):
+                    found.setdefault(role, []).append((path, int(part[2]) if part else 1))
+    for role in [role for role in ROLES if role in found]:
+        paths = [path for path, _ in found[role]]
+        if any(of != len(paths) for _, of in found[role]):
+            names = ", ".join(path.name for path in paths)
+            raise UserError(f"{folder}: of {role!r} there is {names}: keep one file, or all parts")
+        tables = list(map(source.open, paths))
+        for other in tables[1:]:
+            if other.columns != tables[0].columns:
+                raise UserError(f"{other.path} has other columns than {tables[0].path}")
+        rows, first = [table.rows for table in tables], tables[0]
+        first.rows = lambda wanted, rows=rows: (row for one in rows for row in one(wanted))
+        source.add(role, first)
 
 
-def load_hub_dataset(data, text_column, label_column):
-    """The splits of a data set on the hub (or in the hub's local cache)."""
+def add_hub_dataset(source):
+    """Add the splits of a data set on the hub (or in the hub's local cache)."""
+    data = source.data
     connect_to_hub(data)
     import datasets
 
@@ -197,34 +161,30 @@ def load_hub_dataset(data, text_column, label_column):
     except Exception as error:  # the library raises about ten types here, OSError among them
         raise hub_error("data set", data, error) from error
 
-    splits = {}
-    for role in [role for role in ("train", "validation", "test") if role in found]:
-        table = found[role]
-        if role != "train" and label_column not in table.column_names:
-            continue  # without labels it can measure nothing
-        wanted = {text_column: "--text-column", label_column: "--label-column"}
-        check_columns(table.column_names, wanted, f"the data set {data!r}")
-        labels = list(table[label_column])
-        names = getattr(table.features[label_column], "names", None)
-        if names:  # a ClassLabel: numbers that stand for names, with -1 for "not given"
-            labels = [None if label in (None, -1) else names[label] for label in labels]
-        splits[role] = list(table[text_column]), labels
-    return splits
+    for role in [role for role in ROLES if role in found]:
+        split = found[role]
+        names = {key: getattr(kind, "names", None) for key, kind in split.features.items()}
+        where = f"the data set {data!r}"
+        source.add(role, Table(where, split.column_names, columns_of(split), [], names))
 
 
+def columns_of(split):
+    return lambda wanted: zip(*(split[column] for column in wanted))
+
+
+# ------------------------------------------------------------------------------ 2. labels
 def label_name(value):
-    """A label as it is shown: 'pos' becomes 'positive', 1.0 and '1.0' become '1', None stays None.
+    """A label as it is shown: 1.0 and "1.0" become "1", nothing becomes None; names stay.
 
     Raises UserError for a number with a fraction (a score is not a class), and for a list.
     """
     if isinstance(value, (list, dict, bytes)):
         raise UserError(f"the label {value!r} is neither a number nor a name")
-    text = "" if value is None else " ".join(str(value).split())
-    if text.lower() == "nan":  # what tables write for a missing number
-        return None
+    text = "" if value is None or value != value else " ".join(str(value).split())
     # Not float(): it reads the names "1_1" and "1e1" as numbers, and loses digits of long ones.
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", text):
-        return FULL_NAMES.get(text, text) or None
+    # And 007 is a name: a number does not begin with a 0.
+    if not re.fullmatch(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)", text):
+        return text or None
     whole = Decimal(text).to_integral_value()
     if whole != Decimal(text):
         raise UserError(
@@ -234,47 +194,124 @@ def label_name(value):
     return str(whole or 0)  # "-0" is 0
 
 
-def find_label_names(labels):
-    """The classes of a data set, in their order: numbers by size, names by the alphabet.
+def plain_labels(values):
+    """The labels of a column by name, see label_name(); each different value is looked at once."""
+    seen, names = {}, []
+    for row, value in enumerate(values, start=1):
+        key = type(value), repr(value) if isinstance(value, (list, dict)) else value
+        if key not in seen:
+            try:
+                seen[key] = label_name(value)
+            except UserError as error:
+                raise UserError(f"row {row}: {error}") from error
+        names.append(seen[key])
+    return names
 
-    labels: raw values. Returns two or more names. Raises UserError where there are fewer, or where
-    there are so many that this cannot be the label column.
+
+def parse_renames(labels):
+    """--labels "1=negative,2=positive" as a dict. Raises UserError."""
+    pairs = [pair.partition("=") for pair in (labels or "").split(",") if pair.strip()]
+    if not all(old.strip() and new.strip() for old, _, new in pairs):
+        raise UserError(f"--labels {labels}: write it like this: --labels 1=negative,2=positive")
+    return {label_name(old): new.strip() for old, _, new in pairs}
+
+
+def find_label_names(labels, renames=None, classes=None):
+    """The classes of a data set, in their order: the data's own, numbers by size, or the alphabet.
+
+    labels: raw values. renames: of --labels. classes: the names in their order, where the data say
+    so. Returns two or more names. Raises UserError where there are fewer, or so many that this
+    cannot be the label column.
     """
-    counts = Counter(label_name(label) for label in labels)
+    renames = parse_renames(renames)
+    counts = Counter(plain_labels(labels))
     counts.pop(None, None)
-    try:
-        names = sorted(counts, key=int)
-    except ValueError:
-        names = sorted(counts)
+    if unknown := set(renames) - set(counts):
+        raise UserError(f"--labels: no row has the label {min(unknown)!r}")
+    no_label = [name for name in counts if name.lower() in NO_LABEL and name not in renames]
+    for name in no_label if len(no_label) < len(counts) else ():
+        del counts[name]
+    names = [name for name in classes or sorted(counts) if name in counts]
+    if not classes and all(re.fullmatch(r"-?[0-9]+", name) for name in names):
+        names.sort(key=int)
+    if set(names) == set(FULL_NAMES):
+        names = [FULL_NAMES[name] for name in names]
+    names = list(dict.fromkeys(renames.get(name, name) for name in names))
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "nothing"
+        only += "".join(f" (and {name!r}, read as no label)" for name in no_label)
         raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
     for name in names:  # printed, a hidden sign could fake another answer or color the terminal
         if not name.isprintable():
             raise UserError(f"the label {name!a} holds an invisible character: take it out")
-    if len(names) > 100 and len(names) > sum(counts.values()) / 10:
+    rows = sum(counts.values())
+    if len(names) > MANY and len(names) > rows / 3:
         raise UserError(
-            f"the label column holds {len(names):,} different values in {sum(counts.values()):,} "
-            "rows: is it the right one? Name another with --label-column"
+            f"the label column holds {len(names):,} different values in {rows:,} rows: is it the "
+            "right one? Name another with --label-column"
         )
     return names
 
 
-def label_index(value, names):
-    """The class number of a raw label, or None where the row has no label.
+def label_indices(labels, names, where, notes, renames=None, numbers=None):
+    """The class number of each raw label, None where a row has no label.
 
-    A label is looked up by its name. Where no class has a number for a name, a number is a position
-    in `names`: a table of 0 and 1 can be scored with a model that knows "negative" and "positive".
+    A label is looked up by its name. A number is a class's position only where the labels are
+    exactly 0 ... C-1, or where the model was trained on such numbers (`numbers`: the names by
+    number). What is not taken literally is said in `notes`. Raises UserError for a label that is
+    none of `names`: a guess would give wrong figures without a word.
     """
-    name = label_name(value)
-    if name is None:
-        return None
-    if name in names:
-        return names.index(name)
-    positions = [str(c) for c in range(len(names))]
-    if name in positions and not any(other.lstrip("-").isdecimal() for other in names):
-        return positions.index(name)
-    raise UserError(f"the label {name!r} is not among the classes {', '.join(names)}")
+    found, renames = plain_labels(labels), parse_renames(renames)
+    counts, index, unknown = Counter(found), {None: None}, []
+    counts.pop(None, None)
+    labelled = any(name.lower() not in NO_LABEL for name in counts)
+
+    def place_of(name):
+        name = renames.get(name, name)
+        name = FULL_NAMES.get(name.lower(), name) if name not in names else name
+        alike = [i for i, other in enumerate(names) if other.casefold() == name.casefold()]
+        return names.index(name) if name in names else alike[0] if len(alike) == 1 else None
+
+    def no_label(name, way_out=""):
+        index[name] = None
+        notes.append(f"{where}: {counts[name]:,} rows with {name!r} as label have none{way_out}")
+
+    for name in counts:
+        if (place := place_of(name)) is not None:
+            index[name] = place
+            if names[place] not in (name, FULL_NAMES.get(name.lower()), renames.get(name)):
+                notes.append(f"{where}: the label {name!r} is read as {names[place]!r}")
+        elif name.lower() in NO_LABEL and labelled:
+            no_label(name, f"; if it is a class: --labels {name}={name}")
+        else:
+            unknown.append(name)
+    if unknown == ["-1"] or "-1" in unknown and {*unknown} - {"-1"} == positions(names):
+        unknown.remove("-1")  # how the datasets library writes "not given"
+        no_label("-1")
+    known = numbers and {*unknown} <= positions(numbers)
+    alone = not any(place is not None for place in index.values())
+    if unknown and (known or {*unknown} == positions(names) and alone):
+        order = numbers if known else names
+        meant = {name: place_of(order[int(name)]) for name in sorted(unknown, key=int)}
+        if None not in meant.values() and not any(re.fullmatch("-?[0-9]+", n) for n in names):
+            index |= meant
+            said = ", ".join(f"{name} as {names[place]}" for name, place in meant.items())
+            notes.append(f"{where}: the label is a number: {said}")
+            unknown = []
+    if unknown:
+        row, there = found.index(unknown[0]) + 1, ", ".join(sorted(counts)[:10])
+        free = [name for i, name in enumerate(names) if i not in index.values()] or names
+        say = ",".join(f"{old}={new}" for old, new in zip(sorted(unknown), free))
+        raise UserError(
+            f"{where}, row {row}: the label {unknown[0]!r} is not among the classes "
+            f"{', '.join(names[:10])}; the labels here are {there}. Say what they mean, such as "
+            f"--labels {say}"
+        )
+    return [index[name] for name in found]
+
+
+def positions(names):
+    return {str(number) for number in range(len(names))}
 
 
 # ------------------------------------------------------------------------------ a split
@@ -292,22 +329,19 @@ def usable_text(value):
     return value, ""
 
 
-def usable_rows(texts, labels, names, role, notes, clean):
+def usable_rows(texts, labels, names, role, notes, clean, renames=None, numbers=None):
     """Clean the texts, number the labels, and leave out the rows that lack one or the other.
 
-    notes: gets a line if rows were left out. clean: dataset.clean().
-    Returns {"texts": [...], "labels": [...]}. Raises UserError, with the number of the row, for a
-    text that is none, or a label that is none of `names`.
+    notes: gets a line if rows were left out. clean: dataset.clean(). renames, numbers: see
+    label_indices(). Returns {"texts": [...], "labels": [...]}. Raises UserError, with the number of
+    the row, for a text that is none, or a label that is none of `names`.
     """
     kept = {"texts": [], "labels": []}
+    labels = label_indices(labels, names, role, notes, renames, numbers)
     for row, (text, label) in enumerate(zip(texts, labels), start=1):
         text, error = usable_text(text)
-        try:
-            if error:
-                raise UserError(f"{text[:40]!r} is {error}")
-            label = label_index(label, names)
-        except UserError as error:
-            raise UserError(f"{role}, row {row}: {error}") from error
+        if error:
+            raise UserError(f"{role}, row {row}: {text[:40]!r} is {error}")
         text = clean(text)
         if text and label is not None:
             kept["texts"].append(text)
@@ -327,15 +361,24 @@ def fingerprint(splits):
 
 
 def require_all_classes(splits, names, notes):
-    """Raise UserError for a split without one of the classes: it can neither teach nor measure it.
+    """Raise UserError where a class is not in train, and so cannot be learned, or a split is empty.
 
     The classic way to get one is `select(range(1000))`: the first rows of IMDB are all negative.
+    What validation or test lack they cannot measure: that is said.
     """
     for role, split in splits.items():
         absent = [name for c, name in enumerate(names) if c not in set(split["labels"])]
-        if absent:
+        some = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+        if absent and (role == "train" or len(absent) == len(names)):
             why = "; ".join(["more data, or a larger --subset"] + [n for n in notes if role in n])
             raise UserError(
-                f"the {role} split ({len(split['labels'])} reviews) has no "
-                f"{' and no '.join(absent[:3])} review: it takes {why}"
+                f"the {role} split ({len(split['labels'])} reviews) has no review of {some}: "
+                f"it takes {why}"
             )
+        if absent:
+            notes.append(f"warning: no {role} review is {some}: how well that is told, nobody sees")
+    for name in names:
+        if alike := [n for n in names if n != name and n.casefold() == name.casefold()]:
+            notes.append(f"warning: {name} and {alike[0]} are two classes; as one: "
+                         f"--labels {name}={alike[0]}")
+            break

@@ -115,6 +115,7 @@ def make_examples_of_lengths(lengths, classes=2):
 
 def train(model, examples, args, precision="fp32", run=None):
     """Run the loop of finetune.py in memory. Returns the lines that history.jsonl would hold."""
+    args.epochs, args.lr = args.epochs or 2, args.lr or 5e-5
     run = run or Run(args)
     tokenizer = types.SimpleNamespace(pad_token_id=0)
     splits, names = {"train": {"examples": examples}}, ["negative", "positive"]

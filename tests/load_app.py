@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30)
     args = parser.parse_args()
-    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv").splits["train"]
     classifier = Classifier(args.model, torch.device("cpu"))
     expected = {text: classifier.classify([text])[0] for text in texts[:100]}
     model = Path(args.model).absolute()  # extras.app starts in the project's folder

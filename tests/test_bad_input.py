@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+import zipfile
 
 import pytest
 from conftest import make_model
@@ -42,14 +43,19 @@ def place(tmp_path_factory, tokenizer):
         "good.csv": GOOD.encode(),
         "empty.csv": b"",
         "header.csv": b"text,label\n",
-        "latin1.csv": "text,label\ncaf\u00e9,1\n".encode("latin-1"),
-        "columns.csv": b"review,stars\nfine,1\n",
+        "columns.csv": b"mark,what was said\n1,fine film\n2,bad one\n1,so so\n2,never again\n",
+        "bytes.csv": b"text,label\ncaf\x81,1\n",
+        "mostly.csv": "text,label\nna\u00efve caf\u00e9,1\n".encode() + b"caf\xe9,0\n",
+        "zeros.csv": "text,label\nfine,1\n".encode("utf-16-le"),
+        "broken.csv.gz": b"no archive",
+        "broken.xlsx": b"no sheet",
         "oneclass.csv": b"text,label\nfine,1\nbad,1\n",
         "fractions.csv": b"text,label\nfine,0.5\nbad,1.5\n",
         "cells.csv": b"text,label\nfine, really,1\n",
         "blank.csv": b"text,label\n ,1\n,0\n",
         "ids.csv": b"text,label\n" + b"".join(b"fine %d,%d\n" % (i, i) for i in range(500)),
         "notes.txt": b"fine\n",
+        "notes.docx": b"fine\n",
         "broken.jsonl": b'{"text": "fine", "label": 1}\n{"text": \n',
         "list.jsonl": b"[1, 2]\n",
         "broken.parquet": b"PAR1 but no more",
@@ -80,6 +86,9 @@ def place(tmp_path_factory, tokenizer):
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
+    with zipfile.ZipFile(root / "two.csv.zip", "w") as packed:
+        packed.writestr("a.csv", "text,label\n")
+        packed.writestr("b.csv", "text,label\n")
     return root
 
 
@@ -132,21 +141,37 @@ BAD = [
     ("finetune", "--overwrite --model nothing --data good.csv", "holds no model"),
     ("finetune", TRAIN + "empty.csv", "empty.csv is empty"),
     ("finetune", TRAIN + "header.csv", "no rows"),
-    ("finetune", TRAIN + "latin1.csv", "not UTF-8"),
-    ("finetune", TRAIN + "columns.csv", "no column 'text'.*'review', 'stars'.*--text-column"),
-    ("finetune", TRAIN + "columns.csv --text-column review", "no column 'label'"),
+    ("finetune", TRAIN + "bytes.csv", "neither UTF-8 nor cp1252.*--encoding"),
+    ("finetune", TRAIN + "mostly.csv", "is UTF-8, but not in line 3"),
+    ("finetune", TRAIN + "mostly.csv --encoding klingon", "no such encoding"),
+    ("finetune", TRAIN + "zeros.csv", "--encoding utf-16-le"),
+    (
+        "finetune",
+        TRAIN + "columns.csv",
+        "no column of texts .* and no column of labels .*"
+        "'mark', 'what was said'.*--text-column 'what was said' --label-column mark",
+    ),
+    ("finetune", TRAIN + "columns.csv --text-column mark", "no column of labels"),
+    ("finetune", TRAIN + "columns.csv --text-column nope", "no column 'nope'"),
+    ("finetune", TRAIN + "good.csv --labels 1", "--labels 1=negative,2=positive"),
+    ("finetune", TRAIN + "good.csv --labels 7=x", "no row has the label '7'"),
+    ("finetune", TRAIN + "good.csv --delimiter dash", "one sign, or comma"),
+    ("finetune", TRAIN + "two.csv.zip", "holds 2 files"),
+    ("finetune", TRAIN + "broken.csv.gz", "cannot be unpacked"),
+    ("finetune", TRAIN + "broken.xlsx", "not a readable spreadsheet"),
     ("finetune", TRAIN + "oneclass.csv", "only '1'"),
     ("finetune", TRAIN + "fractions.csv", "not a whole number"),
     ("finetune", TRAIN + "cells.csv", "line 2: more cells"),
     ("finetune", TRAIN + "blank.csv", "."),
     ("finetune", TRAIN + "ids.csv", "500 different values"),
-    ("finetune", TRAIN + "notes.txt", "has to end in"),
+    ("finetune", TRAIN + "notes.docx", "has to end in"),
+    ("finetune", TRAIN + "notes.txt", "no column of labels"),
     ("finetune", TRAIN + "broken.jsonl", "line 2: not JSON"),
     ("finetune", TRAIN + "list.jsonl", "line 1: not an object"),
     ("finetune", TRAIN + "broken.parquet", "not a readable parquet"),
     ("finetune", TRAIN + "tiny.csv", "has no"),
     ("finetune", TRAIN + "nothing", "no train file"),
-    ("finetune", TRAIN + "twotrains", "2 files"),
+    ("finetune", TRAIN + "twotrains", "keep one file, or all parts"),
     ("finetune", TRAIN + "good.csv --subset 0", "--subset 0"),
     ("finetune", TRAIN + "good.csv --subset -5", "--subset -5"),
     ("finetune", TRAIN + "good.csv --subset 1", "has no"),
@@ -192,7 +217,7 @@ BAD = [
     ("finetune", "--resume begun --seed 7", "--seed was 42 and would be 7"),
     ("finetune", TRAIN + "good.csv --out led2", "untrained in it is a link"),
     ("predict", "--model forged good", "run.json is damaged"),
-    ("predict", "--model long good", "max_length that the model cannot read"),
+    ("predict", "--model long good", "max_length has to be at most 40"),
     ("predict", "--model kernel good", "asks for the code of evil/kernel"),
     ("evaluate", "--model listed", "run.json is damaged"),
     ("predict", "--file good.csv --out tiny.csv --resume", "older than the file or the model"),
@@ -211,7 +236,8 @@ BAD = [
     ("finetune", TRAIN + "deep.jsonl", "not JSON"),
     ("evaluate", "--model nowhere", "no such folder"),
     ("evaluate", "--model nothing", "no run.json"),
-    ("evaluate", "--model encoder", "no run.json"),
+    ("evaluate", "--model encoder", "does not say on what it was trained"),
+    ("evaluate", "--model encoder --data good.csv", "an encoder and no head.*finetune.py --model"),
     ("evaluate", "--subset 0", "--subset 0"),
     ("evaluate", "--batch-size 0", "--batch-size 0"),
     ("evaluate", "--data missing.csv", "no such file"),
@@ -235,8 +261,8 @@ BAD = [
     ("predict", "good ''", "text 2 of 2 is empty"),
     ("predict", "' '", "text 1 of 1 is empty"),
     ("predict", "--file missing.csv", "not a file"),
-    ("predict", "--file latin1.csv --out p.csv", "not UTF-8"),
-    ("predict", "--file columns.csv", "no column 'text'"),
+    ("predict", "--file bytes.csv --out p.csv", "neither UTF-8 nor"),
+    ("predict", "--file columns.csv", "no column of texts"),
     ("predict", "--file header.csv", "no rows"),
     ("predict", "--file good.csv --out good.csv", "the file that is read"),
     ("predict", "--file good.csv --out nowhere/p.csv", "cannot be written"),

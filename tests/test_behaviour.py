@@ -36,7 +36,7 @@ def test_a_pair_counts_when_both_are_right(tmp_path, capsys):
     """Who reads one word alone gets half of each pair right, and no pair."""
     path = tmp_path / "pairs.tsv"
     rows = ["original\toriginal_label\tchanged\tchanged_label"]
-    rows += ["a good film\tpositive\ta good nap\t0"] * 3 + ["bad\t0\tgood\t1"]
+    rows += ["a good film\tPositive\ta good nap\tnegative"] * 3 + ["bad\tNegative\tgood\tpos"]
     path.write_text("\n".join(rows))
     print_pairs(lambda texts: [(NAMES["good" in text], 0.9) for text in texts], NAMES, path)
     output = capsys.readouterr().out
@@ -48,6 +48,7 @@ def test_a_pair_counts_when_both_are_right(tmp_path, capsys):
     ]
     for bad, message in (
         ("good\t7\tbad\t0", "not among"),
+        ("good\tpositive\tbad\t0", "not among"),  # a number among names may mean anything
         ("\t1\tbad\t0", "two texts"),
         ("<br />\t1\tbad\t0", "two texts"),  # nothing is left of it, and an answer means nothing
     ):

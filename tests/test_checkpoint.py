@@ -17,7 +17,8 @@ from evaluate import predict_logits
 from model import load_model, save_model
 from support.files import prepare_folder
 from support.pretrained import check_tokenizer, load_tokenizer, with_cleaning
-from support.saved import FILES, describe_run, read_run, weights_fingerprint
+from support.runs import describe_run, weights_fingerprint
+from support.saved import FILES, read_run
 from support.errors import UserError
 from predict import Classifier
 

@@ -167,7 +167,7 @@ def test_a_subset_is_the_one_that_finetune_draws_and_is_loaded_once(monkeypatch,
     data, loaded, learned = str(PROJECT / "support" / "demo_reviews"), [], []
     load_source, train_baseline = dataset.load_source, baseline.train_baseline
     monkeypatch.setattr(
-        dataset, "load_source", lambda *words: loaded.append(words) or load_source(*words)
+        dataset, "load_source", lambda *w, **how: loaded.append(w) or load_source(*w, **how)
     )
     monkeypatch.setattr(
         baseline,

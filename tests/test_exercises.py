@@ -103,7 +103,7 @@ def test_masking_is_for_training_alone(load, arguments):
     split = {"examples": examples, "labels": [example["label"] for example in examples]}
     splits = {"train": split, "validation": split}
     known = types.SimpleNamespace(pad_token_id=0, mask_token_id=4, all_special_ids=[0, 1, 2, 3, 4])
-    args = arguments("--epochs", "1", "--batch-size", "4")
+    args = arguments("--epochs", "1", "--batch-size", "4", "--lr", "5e-5")
     loop(model, known, splits, names, args, torch.device("cpu"), "fp32", Run(args))
     train, validation = (torch.cat(seen[training]) for training in (True, False))
     assert len(train) == len(validation) == 20

@@ -95,7 +95,7 @@ def test_integrated_gradients_of_a_curve_add_up_and_too_few_steps_show_in_the_ga
 def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
     """At the default steps, for reviews that the model has not been trained on."""
     classifier = Classifier(rehearsed[0], CPU)
-    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv").splits["train"]
     for text in texts[::20]:
         found = explain(classifier, text)
         moved = found["to"] - found["from"]
@@ -106,7 +106,7 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
 def test_the_words_it_names_matter_more_than_others(rehearsed):
     """Of 100 reviews: leave out the three words with the largest shares, or three at random."""
     classifier, generator = Classifier(rehearsed[0], CPU), torch.Generator().manual_seed(0)
-    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv")
+    texts, _ = load_table(PROJECT / "support" / "demo_reviews" / "test.csv").splits["train"]
     falls = {"left_out": [], "shares": [], "random": []}
 
     def probability(words, target):

@@ -15,8 +15,8 @@ from dataset import clean, make_collate
 from evaluate import predict_logits
 from model import save_model, set_trainable
 from support.pretrained import attention_by_hand, choose_attention, set_dropout
-from support.rows import count_rows, predict_chunks, write_predictions
-from support.saved import describe_run
+from support.rows import count_rows, open_asked, predict_chunks, write_predictions
+from support.runs import describe_run
 from support.unfinished import Run
 
 CPU = torch.device("cpu")
@@ -112,8 +112,9 @@ def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
         path = tmp_path / f"{rows}.csv"
         path.write_text("text,label\n" + "a good film indeed,positive\n" * rows)
         tracemalloc.start()
-        count_rows(path, {"text": "--text-column"})
-        ask = (path, "text", "label", ["a", "b"], lambda texts: [("a", 0.5)] * len(texts), clean)
+        asked = open_asked(path, {})
+        count_rows(asked)
+        ask = (asked, lambda texts: [("a", 0.5)] * len(texts), clean)
         write_predictions(
             tmp_path / "out.csv", rows, lambda skip, ask=ask: predict_chunks(*ask, skip), {}
         )

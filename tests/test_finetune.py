@@ -416,8 +416,9 @@ def test_every_option_about_data_and_model_reaches_them(workplace, arguments, tm
     model, tokenizer, splits, facts = finetune.prepare(
         arguments(*words.split()), torch.device("cpu"), "fp32", {}
     )
-    expected, names, _, fingerprint = load_splits(str(data), "body", "kind", seed=5, subset=20)
-    assert facts["data_fingerprint"] == fingerprint and facts["labels"] == names
+    how = {"text_column": "body", "label_column": "kind"}
+    expected, names, _, source = load_splits(str(data), seed=5, subset=20, **how)
+    assert facts["data_fingerprint"] == source.fingerprint and facts["labels"] == names
     assert list(splits) == list(expected) and len(splits["train"]["texts"]) == 20
     for role, split in expected.items():
         ids, lengths = encode(split["texts"], tokenizer, 6, "tail")

@@ -12,7 +12,7 @@ from conftest import PROJECT, run_script
 
 from dataset import clean
 from support.files import only_writer
-from support.tables import read_rows
+from support.reading import read_rows
 from support import rows
 from support.errors import UserError
 
@@ -37,9 +37,10 @@ def answer(path, out, resume=False, classify=classify, identity=None):
     """predict.py --file without the model."""
 
     def chunks(skip):
-        return rows.predict_chunks(path, "text", "label", NAMES, classify, clean, skip)
+        return rows.predict_chunks(asked, classify, clean, skip)
 
-    count = rows.count_rows(path, {"text": "--text-column"})
+    asked = rows.open_asked(path, {})
+    count = rows.count_rows(asked)
     identity = identity or {"the file": rows.file_digest(path)}
     return rows.write_predictions(out, count, chunks, identity, resume)
 

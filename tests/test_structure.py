@@ -18,7 +18,7 @@ FLOORS = ("support", "chapters", "extras", "docs")  # from the ground up
 
 # What may be imported inside a function: slow to load, not on every machine, or not installed.
 LATE = """transformers tokenizers datasets huggingface_hub safetensors filelock matplotlib gradio
-fastapi uvicorn pydantic pyarrow numpy scipy sklearn playwright resource torch.distributed
+fastapi uvicorn pydantic pyarrow openpyxl numpy scipy sklearn playwright resource torch.distributed
 typing""".split()
 
 # No import is excepted from the rule of direction. Whoever adds one here has to say why.
@@ -226,9 +226,9 @@ def test_a_chapter_keeps_to_its_length(name):
     "folders, most",
     [
         ([""], 1550),
-        (["support"], 2842),
+        (["support"], 3810),
         (["extras"], 2950),
-        (["", "support", "extras"], 7242),
+        (["", "support", "extras"], 8240),
         (["docs", "docs/results"], 930),
     ],
     ids=["chapters", "support", "extras", "all", "docs"],
@@ -391,10 +391,12 @@ def test_a_training_run_loads_few_files(tmp_path):
 
 
 def test_a_prediction_loads_fewer(rehearsed):
-    """And one sentence needs nothing of training."""
+    """And one sentence needs nothing of training. (14, before files were read as people have them,
+    which took reading.py and textfiles.py, and banner.py, which says what was understood.)
+    """
     files = files_loaded_by("predict.py", "--model", rehearsed[0], "I regret watching this film")
     assert "predict.py" in files and "finetune.py" not in files
-    assert len(files) <= 14, f"{len(files)}: {' '.join(files)}"
+    assert len(files) <= 17, f"{len(files)}: {' '.join(files)}"
 
 
 # ------------------------------------------------------------------------------ signposts

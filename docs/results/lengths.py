@@ -22,11 +22,11 @@ RUNS = {
 found = {}
 for name, words in RUNS.items():
     args = parse_arguments("", words.split())
-    splits, _, _, data_fingerprint = load_splits(args.data, seed=args.seed, subset=args.subset)
+    splits, _, _, source = load_splits(args.data, seed=args.seed, subset=args.subset)
     texts = splits["train"]["texts"]
     ids, lengths = encode(texts, load_tokenizer(args.model), args.max_length, args.truncation)
     batches = make_batches([len(one) for one in ids], args.batch_size, args.seed, epoch=0)
-    found[name] = {"command": command_line(vars(args)), "data_fingerprint": data_fingerprint}
+    found[name] = {"command": command_line(vars(args)), "data_fingerprint": source.fingerprint}
     found[name] |= {"reviews": len(texts)} | describe_lengths(
         lengths, args.max_length, batches, args.seed
     )

@@ -28,7 +28,7 @@ def measure(splits, names):
 
 found = []
 for seed in range(42, 47):
-    runs, names, _, data_fingerprint = load_splits("stanfordnlp/imdb", seed=seed)
+    runs, names, _, source = load_splits("stanfordnlp/imdb", seed=seed)
     # The same reviews once more, but with as many of them drawn at random for validation.
     pool = {key: runs["train"][key] + runs["validation"][key] for key in ("texts", "labels")}
     order = list(range(len(pool["labels"])))
@@ -36,7 +36,7 @@ for seed in range(42, 47):
     n = len(runs["validation"]["labels"])
     drawn = {"validation": take(pool, order[:n]), "train": take(pool, order[n:])}
     drawn["test"] = runs["test"]
-    one = {"seed": seed, "data_fingerprint": data_fingerprint}
+    one = {"seed": seed, "data_fingerprint": source.fingerprint}
     found.append(one | {"runs": measure(runs, names), "random": measure(drawn, names)})
     print(json.dumps(found[-1]))
 (RESULTS / "validation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

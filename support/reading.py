@@ -1,0 +1,375 @@
+"""Files as people have them: what one is, which columns it has, and its rows one after the other.
+
+open_table() looks before it reads. What it decides goes into the table's notes, a printable line
+each; an option overrides it.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import re
+import shlex
+import zipfile
+from itertools import chain, dropwhile, islice
+from pathlib import Path
+
+from support.errors import UserError
+from support.textfiles import LABELS, SAMPLE, TEXTS, find_dialect, find_encoding, find_header
+from support.textfiles import open_bytes, open_text, plain_name
+
+KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
+PACKED = (".gz", ".zip")
+
+
+class Table:
+    """A file and what was understood of it. rows(columns) yields a tuple of values for each row.
+
+    columns: their names as they stand, or "1", "2", ... where the file has none. classes: of a
+    column whose numbers are classes, as the datasets library writes them: {column: their names}.
+    """
+
+    def __init__(self, path, columns, rows, notes, classes=None):
+        self.path, self.columns, self.rows = path, list(columns), rows
+        self.notes, self.classes = notes, classes or {}
+
+    def like(self, column):
+        """The column of this name. Case and white space around it do not matter. None without."""
+        alike = [name for name in self.columns if plain_name(name) == plain_name(column)]
+        found = column if column in self.columns else alike[0] if len(alike) == 1 else None
+        if self.columns.count(found) > 1:
+            raise UserError(f"{self.path} has two columns named {found!r}: rename one")
+        return found
+
+
+def kind_of(path):
+    """What a file's name says that it is, one of KINDS, also where it is packed; else None."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes[-2:]]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
+    return kind if kind in KINDS else None
+
+
+# ------------------------------------------------------------------------------ 1. each kind
+def cut(path, records, header, notes):
+    """A Table of rows of cells. records(): yields (place, cells), perhaps names at first.
+
+    header: (what was asked for, names that would settle it), see find_header().
+    """
+    sample = [cells for _, cells in islice(records(), SAMPLE)]
+    if not sample:
+        return Table(path, [], lambda wanted: iter(()), notes)
+    named = find_header(sample, *header, f"{path.name}: ", notes)
+    width = len(sample[0]) if named else max(map(len, sample))
+    columns = [str(cell) for cell in (sample[0] if named else range(1, width + 1))]
+
+    def rows(wanted):
+        places = [columns.index(column) for column in wanted]
+        for place, row in islice(records(), int(named), None):
+            if len(row) > width:
+                raise UserError(
+                    f"{path}, {place}: more cells than columns ({', '.join(columns)}); a text that "
+                    'holds what stands between cells must be in double quotes, "like this"; or '
+                    "name what that is: --delimiter"
+                )
+            yield tuple(row[i] if i < len(row) else None for i in places)
+
+    return Table(path, columns, rows, notes)
+
+
+def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
+    """A Table of a text file with separators."""
+    how, leave_out = find_dialect(path, encoding, kind, delimiter, quoting, notes)
+
+    def records():
+        with open_text(path, encoding) as lines:
+            lines = islice(dropwhile(str.isspace, lines), leave_out, None)
+            # strict: else a quote that is never closed swallows the rest of the file in silence.
+            reader = csv.reader(lines, strict=True, **how)
+            try:
+                for row in filter(None, reader):
+                    yield f"line {reader.line_num + leave_out}", row
+            except csv.Error as error:
+                raise UserError(
+                    f"{path}, line {reader.line_num} or before: not readable as CSV ({error}); a "
+                    "text that begins with a quote has to end in one, with its own quotes doubled; "
+                    "or, if quotes are letters like others: --quoting none"
+                ) from error
+
+    return cut(path, records, header, notes)
+
+
+def read_json(path, encoding, notes):
+    """A Table of an object a line, or of a file that is one list of objects."""
+
+    def objects():
+        with open_text(path, encoding) as lines:
+            lines = ((f"line {n}", line) for n, line in enumerate(lines, start=1) if line.strip())
+            first = next(lines, ("", ""))
+            if first[1].lstrip().startswith("[") and path.suffix.lower() != ".jsonl":
+                whole = parsed("the list", "".join([first[1], *(line for _, line in lines)]))
+                rows = ((f"entry {n}", row) for n, row in enumerate(whole, start=1))
+            else:
+                lines = chain([first] if first[1] else [], lines)
+                rows = ((place, parsed(place, line)) for place, line in lines)
+            for place, row in rows:
+                if not isinstance(row, dict):
+                    raise UserError(f'{path}, {place}: not an object like {{"text": "..."}}')
+                yield row
+
+    def parsed(place, words):
+        try:
+            return json.loads(words)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, {place}: not JSON ({error})") from error
+
+    # A key that the first row lacks is a column all the same.
+    columns = dict.fromkeys(key for row in islice(objects(), SAMPLE) for key in row)
+    return Table(path, columns, lambda wanted: map(picker(wanted), objects()), notes)
+
+
+def picker(wanted):
+    return lambda row: tuple(row.get(column) for column in wanted)
+
+
+def read_parquet(path, notes):
+    """A Table of a parquet file; only the columns that are asked for are read, in slices."""
+    import pyarrow.parquet  # comes with datasets; slow to import, so only where it is needed
+
+    @contextlib.contextmanager
+    def opened():
+        try:
+            with open_bytes(path) as stream:
+                yield pyarrow.parquet.ParquetFile(stream)
+        except (pyarrow.ArrowException, OverflowError) as error:
+            raise UserError(f"{path} is not a readable parquet file ({error})") from error
+
+    with opened() as file:
+        schema = file.schema_arrow
+    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = features.get("info", {}).get("features", {})
+    classes = {
+        name: one["names"]
+        for name, one in features.items()
+        if isinstance(one, dict) and one.get("_type") == "ClassLabel" and "names" in one
+    }
+
+    def rows(wanted):
+        with opened() as file:
+            for part in file.iter_batches(batch_size=1024, columns=list(wanted)):
+                yield from map(picker(wanted), part.to_pylist())
+
+    return Table(path, schema.names, rows, notes, classes)
+
+
+def read_sheet(path, header, notes):
+    """A Table of the first sheet of a spreadsheet."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        how = "pip install -r requirements-extra.txt, or save the sheet as .csv"
+        raise UserError(f"{path}: to read spreadsheets takes openpyxl: {how}") from error
+    with open_bytes(path) as stream:
+        content = io.BytesIO(stream.read())
+    try:
+        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
+    sheet = book.worksheets[0]
+    if len(book.worksheets) > 1:
+        notes.append(f"{path.name}: its first sheet of {len(book.worksheets)}, {sheet.title!r}")
+
+    def records():
+        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            if any(cell is not None for cell in row):
+                yield f"row {number}", ["" if cell is None else cell for cell in row]
+
+    return cut(path, records, header, notes)
+
+
+def class_folders(folder):
+    """{class: folder} of a folder whose folders are classes that hold .txt files, else {}."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return {path.name: path for path in inside if any(path.glob("*.txt"))}
+
+
+def read_folders(folder, encoding, notes):
+    """A Table of class folders, as IMDB is published (train/pos/0_9.txt): a text a file."""
+    classes = class_folders(folder)
+    if "unsup" in classes and len(classes) > 2:
+        notes.append(f"{folder.name}: unsup, IMDB's texts without labels, is left out")
+        del classes["unsup"]
+
+    def number(path):  # 2_1.txt before 10_1.txt: neighbours are reviews of one film
+        return [int(part) if part.isdecimal() else 0 for part in path.stem.split("_")], path.name
+
+    def rows(wanted):
+        told = []
+        for name, place in classes.items():
+            for path in sorted(place.glob("*.txt"), key=number):
+                with open_text(path, encoding or find_encoding(path, told)) as lines:
+                    row = {"text": lines.read(), "label": name}
+                yield tuple(row.get(column) for column in wanted)
+            notes.extend(told[:1])
+
+    return Table(folder, ["text", "label"], rows, notes)
+
+
+# ------------------------------------------------------------------------------ 2. all of them
+def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, header=None):
+    """Look at a file, or a folder of class folders, and return it as a Table.
+
+    encoding, delimiter, quoting ("csv", "blanks" or "none"), header ("yes" or "no"): what the user
+    knows; None to find out. known: columns that are looked for. Nothing is kept in memory, so a
+    file may be of any length. Raises UserError, with the place where something is wrong; so may the
+    rows.
+    """
+    path, notes, kind = Path(path), [], kind_of(path)
+    header = header, [name for name in known if not str(name).isdecimal()]
+    if class_folders(path):
+        return read_folders(path, encoding, notes)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: check the path")
+    if kind is None:
+        known = ", ".join(filter(None, KINDS))
+        raise UserError(f"{path} has to end in one of {known}, perhaps with .gz or .zip behind it")
+    if kind == ".parquet":
+        return read_parquet(path, notes)
+    if kind == ".xlsx":
+        return read_sheet(path, header, notes)
+    encoding = encoding or find_encoding(path, notes)
+    if kind in (".txt", "") and not delimiter:
+        kind = kind_by_content(path, encoding, notes)
+    if kind == "lines":
+        return read_lines(path, encoding, notes)
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return read_json(path, encoding, notes)
+    return read_cells(path, kind, encoding, delimiter, quoting, header, notes)
+
+
+def kind_by_content(path, encoding, notes):
+    """What a file is whose name does not say it: one of KINDS, or "lines", a text a line."""
+    with open_text(path, encoding) as lines:
+        sample = [line for line in islice(lines, SAMPLE) if line.strip()] or [""]
+    names = {plain_name(name) for name in re.split("[,;|]", sample[0])}
+    tabs = {line.count("\t") for line in sample}
+    if sample[0].lstrip().startswith(("{", "[{")):
+        kind, what = ".json", "JSON"
+    elif len(tabs) == 1 and tabs != {0}:
+        kind, what = ".tsv", "a table with tabs"
+    elif names & {*TEXTS} and names & {*LABELS}:
+        kind, what = ".csv", "a table with separators"
+    else:
+        kind, what = "lines", "a text a line"
+    notes.append(f"{path.name}: read as {what}; if that is wrong: give it its suffix")
+    return kind
+
+
+def read_lines(path, encoding, notes):
+    """A Table of a text a line."""
+
+    def rows(wanted):
+        with open_text(path, encoding) as lines:
+            for line in filter(str.strip, lines):
+                yield tuple(line.rstrip("\r\n") for _ in wanted)
+
+    return Table(path, ["text"], rows, notes)
+
+
+# ------------------------------------------------------------------------------ 3. its columns
+def choose_columns(table, text_column=None, label_column=None, usual=(), needs_label=True):
+    """Which columns of a Table hold the texts, and which the labels: (list of names, name or None).
+
+    text_column, label_column: what was typed; "title,text" joins two columns. usual: what else is
+    tried first, those of a model's training. Else they are known by their names. Raises one
+    UserError for all that is missing, with the likeliest choice.
+    """
+    if not table.columns:
+        raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
+    kinds = ("texts", text_column, TEXTS), ("labels", label_column, LABELS)
+    chosen, missing, by_name = {}, {}, []
+    for n, (kind, typed, names) in enumerate(kinds):
+        found = find_columns(table, typed or (usual[n] if n < len(usual) else names[0]))
+        alike = [column for column in table.columns if plain_name(column) in names]
+        if not typed and not found:
+            found = find_columns(table, names[0])
+            if not found and len(alike) == 1:
+                found = find_columns(table, alike[0])
+                by_name.append(f"{kind} in {alike[0]!r}")
+        if not found and (typed or kind == "texts" or needs_label):
+            named = f"column {typed!r}" if typed else f"column of {kind} that is known by its name"
+            missing[kind] = named
+        chosen[kind] = found
+    where = table.path.name if isinstance(table.path, Path) else table.path
+    if by_name:
+        table.notes.append(f"{where}: {', '.join(by_name)}, by the names")
+    if missing:
+        likely = dict(zip(chosen, likeliest(table)))
+        named = [name for name in table.columns if name]
+        if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
+            # Without names, two columns can be told apart by what they hold.
+            chosen = {kind: [name] for kind, name in likely.items() if name is not None}
+            what = ", ".join(f"{kind} in column {name}" for kind, (name,) in chosen.items())
+            table.notes.append(f"{where}: {what}, by what they hold; else: --text-column ...")
+            missing = {} if "labels" in chosen or not needs_label else missing
+    if missing:
+        options = {"texts": "--text-column", "labels": "--label-column"}
+        words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
+        columns = ", ".join(map(repr, table.columns)) or "none"
+        raise UserError(
+            f"{table.path} has no {' and no '.join(missing.values())}; its columns are {columns}: "
+            f"name {'it' if len(missing) == 1 else 'them'}, most likely with {' '.join(words)}"
+        )
+    return chosen["texts"], (chosen.get("labels") or [None])[0]
+
+
+def find_columns(table, typed):
+    """The columns that were typed, one or several with commas between them; [] without one."""
+    if table.like(typed):
+        return [table.like(typed)]
+    parts = [table.like(part) for part in typed.split(",")]
+    return parts if None not in parts else []
+
+
+def likeliest(table):
+    """(column of texts, column of labels) by what they hold, None where none is like it.
+
+    Texts have the most words; labels are few and come again.
+    """
+    words, kinds = {}, {}
+    for column in table.columns:
+        with contextlib.suppress(UserError, ValueError, OverflowError):  # a date after 9999, say
+            values = [str(value) for (value,) in islice(table.rows([column]), SAMPLE) if value]
+            letters = sum(sum(map(str.isalpha, value)) for value in values)
+            words[column] = sum(len(value.split()) for value in values), letters
+            kinds[column] = len(set(values)) if len(set(values)) <= len(values) / 2 else 0
+    text = max(filter(None, words), key=words.get, default=None)
+    others = [column for column in words if column and column != text]
+    few = [column for column in others if kinds[column] > 1]
+    return text, min(few or others[:1], key=kinds.get, default=None)
+
+
+def texts_and_labels(table, columns, label_column):
+    """Yield (text, label) of each row, as they stand; several columns are joined to a text."""
+    wanted = [*columns, *filter(None, [label_column])]
+    for *texts, label in table.rows(wanted if label_column else [*wanted, wanted[0]]):
+        if len(texts) > 1:
+            given = [str(part) for part in texts if part is not None and str(part).strip()]
+            texts = ["\n\n".join(given) or None]
+        yield texts[0], label if label_column else None
+
+
+def read_rows(path, wanted=()):
+    """Yield the rows of a file as dicts. wanted: columns that have to be there (none: all)."""
+    table = open_table(path, wanted)
+    for column in wanted:
+        if table.like(column) is None:
+            found = ", ".join(map(repr, table.columns))
+            raise UserError(f"{path} has no column {column!r}; its columns are {found}")
+    columns = [table.like(column) for column in wanted] or table.columns
+    row = None
+    for row in table.rows(columns):
+        yield dict(zip(wanted or columns, row))
+    if row is None:
+        raise UserError(f"{path} is empty: it has no rows, or none but the column names")

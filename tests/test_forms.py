@@ -1,0 +1,367 @@
+"""Files as people have them are read right at the first try, for training, judging and answering.
+
+Each form is a small file of our own, written as its makers write theirs. What is read is compared
+with pandas, which is told everything: separator, encoding, quotes, names. We have to find it out.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+
+import pandas
+import pytest
+from conftest import run_script
+
+from dataset import load_split, load_splits
+from support.reading import texts_and_labels
+from support.rows import open_asked
+from support.tables import find_label_names, load_source
+
+TEXTS = (
+    "Loved it, every minute",
+    'He said "never again" and left',
+    "Na\u00efve but charming: caf\u00e9 scenes, 5 \u00a3 well spent",
+    "NA",
+    "not bad; not good | so so",
+    "It isn't over until\tit is over",
+)
+ROWS = [(f"{TEXTS[i % 6]} {i}" if i % 6 != 3 else "NA", ("neg", "pos")[i % 2]) for i in range(40)]
+NUMBERED = [(text, str(int(label == "pos") + 1)) for text, label in ROWS]
+# Where a format cannot hold a tab or a line end in a text.
+SIMPLE = [(text.replace("\t", " "), label) for text, label in ROWS]
+
+
+def dump(rows, header=("text", "label"), delimiter=",", end="\r\n", **options):
+    """Rows as a text, as Python's csv module writes them."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=end, **options)
+    writer.writerows([header, *rows] if header else rows)
+    return out.getvalue()
+
+
+def told(path, text="text", label="label", **everything):
+    """What pandas reads when it is told everything: [(text, label), ...]."""
+    table = pandas.read_csv(path, dtype=str, keep_default_na=False, **everything)
+    return list(zip(table[text], table[label]))
+
+
+FORMS = {}  # name: (function(folder) that returns a path and the rows that are in it, options)
+
+
+def form(name, **typed):
+    return lambda make: FORMS.update({name: (make, typed)})
+
+
+def text_form(name, content, suffix=".csv", encoding="utf-8", rows=None, typed=None, **everything):
+    """A form that is one text file. everything: for pandas; rows: if pandas cannot read it."""
+
+    def make(folder):
+        path = folder / f"reviews{suffix}"
+        path.write_bytes(content.encode(encoding))
+        if rows is not None:
+            return path, rows
+        return path, told(path, **{"encoding": encoding} | everything)
+
+    FORMS[name] = make, typed or {}
+
+
+# ------------------------------------------------------------------------------ separators
+text_form("comma", dump(ROWS))
+text_form("semicolon, as Excel writes in half of Europe", dump(ROWS, delimiter=";"), sep=";")
+text_form("tab in a .csv", dump(ROWS, delimiter="\t"), sep="\t")
+text_form("pipe", dump(ROWS, delimiter="|"), sep="|")
+text_form("Excel's line sep=;", "sep=;\r\n" + dump(ROWS, delimiter=";"), sep=";", skiprows=1)
+text_form("line ends of Unix", dump(ROWS, end="\n"))
+text_form("an empty first line", "\r\n" + dump(ROWS))
+text_form("every cell in quotes", dump(ROWS, quoting=csv.QUOTE_ALL))
+text_form(
+    "blanks before quotes",
+    dump(ROWS, quoting=csv.QUOTE_ALL).replace('","', '", "'),
+    skipinitialspace=True,
+)
+text_form(
+    "empty columns of a spreadsheet", dump([(*r, "", "") for r in ROWS], ["text", "label", "", ""])
+)
+text_form("line ends in texts", dump([(f"{t}\nand\r\nmore", y) for t, y in ROWS]))
+# ------------------------------------------------------------------------------ encodings
+text_form("UTF-8 with its mark", dump(ROWS), encoding="utf-8-sig")
+text_form("UTF-16 of Windows", dump(ROWS), encoding="utf-16")
+text_form("UTF-16, big end first", "\ufeff" + dump(ROWS), encoding="utf-16-be", rows=ROWS)
+text_form("cp1252, as Windows wrote", dump(ROWS), encoding="cp1252")
+# ------------------------------------------------------------------------------ names
+text_form(
+    "names in upper case, with blanks",
+    dump(ROWS, (" Review ", "SENTIMENT")),
+    text=" Review ",
+    label="SENTIMENT",
+)
+text_form("stars and content", dump(NUMBERED, ("content", "stars")), text="content", label="stars")
+text_form(
+    "an index column of pandas", dump([(i, *r) for i, r in enumerate(ROWS)], ("", "text", "label"))
+)
+text_form("the names 0 and 1 of pandas", dump(ROWS, ("0", "1")), text="0", label="1")
+text_form("coarse, of TREC", dump(ROWS, ("text", "coarse")), label="coarse")
+text_form(
+    "a title and a text, joined",
+    dump([("A title", *row) for row in ROWS], ("title", "text", "label")),
+    rows=[(f"A title\n\n{text}", label) for text, label in ROWS],
+    typed={"text_column": "title,text"},
+)
+text_form(
+    "Kaggle's SMS spam: v1, v2 and cp1252",
+    dump([(y, t, "", "", "") for t, y in ROWS], ("v1", "v2", "", "", "")),
+    encoding="cp1252",
+    text="v2",
+    label="v1",
+)
+# ------------------------------------------------------------------------------ no names
+NAMELESS = {"header": None, "text": 1, "label": 0}
+text_form(
+    "Yelp: no names, label and text",
+    dump([(y, t) for t, y in NUMBERED], None, quoting=csv.QUOTE_ALL),
+    **NAMELESS,
+)
+text_form(
+    "SMS spam: no suffix, no names, quotes are letters",
+    "".join(f"{y}\t{t}\n" for t, y in SIMPLE),
+    "",
+    sep="\t",
+    quoting=3,
+    **NAMELESS,
+)
+text_form(
+    "AG News: no names, title and description",
+    dump([(y, "A title", t) for t, y in NUMBERED], None, quoting=csv.QUOTE_ALL),
+    rows=[(f"A title\n\n{text}", label) for text, label in NUMBERED],
+    typed={"text_column": "2,3", "label_column": "1"},
+)
+text_form(
+    "Sentiment140: six columns without names",
+    dump(
+        [
+            (y, i, "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", "user", t)
+            for i, (t, y) in enumerate(NUMBERED)
+        ],
+        None,
+        quoting=csv.QUOTE_ALL,
+    ),
+    encoding="cp1252",
+    header=None,
+    text=5,
+    label=0,
+    typed={"text_column": "6", "label_column": "1"},
+)
+text_form(
+    "CoLA: a TSV of four columns without names",
+    "".join(f"gj04\t{y}\t\t{t}\n" for t, y in SIMPLE),
+    ".tsv",
+    sep="\t",
+    quoting=3,
+    header=None,
+    text=3,
+    label=1,
+    typed={"text_column": "4", "label_column": "2"},
+)
+# ------------------------------------------------------------------------------ tabs
+text_form(
+    "SST-2: a TSV in which quotes are letters",
+    "sentence\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in SIMPLE),
+    ".tsv",
+    sep="\t",
+    quoting=3,
+    text="sentence",
+)
+text_form(
+    "a TSV with cells in quotes",
+    dump([(f"{t}\tand\nmore\t", y) for t, y in ROWS], delimiter="\t"),
+    ".tsv",
+    sep="\t",
+)
+text_form(
+    "a .txt with tabs", dump(SIMPLE, delimiter="\t", quotechar="\0"), ".txt", sep="\t", quoting=3
+)
+# ------------------------------------------------------------------------------ JSON
+LINES = "".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in ROWS)
+text_form("JSON, an object a line", LINES, ".jsonl", rows=ROWS)
+text_form("the same, called .ndjson", LINES, ".ndjson", rows=ROWS)
+text_form("the same, called .json", LINES, ".json", rows=ROWS)
+text_form("the same, without a suffix", LINES, "", rows=ROWS)
+text_form(
+    "JSON, a list of objects",
+    json.dumps([{"text": t, "label": y} for t, y in ROWS], indent=1),
+    ".json",
+    rows=ROWS,
+)
+text_form(
+    "JSON lines whose first row has no text",
+    '{"label": "neg"}\n' + LINES,
+    ".jsonl",
+    rows=[(None, "neg"), *ROWS],
+)
+
+
+# ------------------------------------------------------------------------------ packed, binary
+@form("a .csv.gz")
+def gzipped(folder):
+    path = folder / "reviews.csv.gz"
+    path.write_bytes(gzip.compress(dump(ROWS).encode()))
+    return path, told(path)
+
+
+@form("a .zip of one file, packed on a Mac")
+def zipped(folder):
+    path = folder / "reviews.csv.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("reviews.csv", dump(ROWS))
+        packed.writestr("__MACOSX/._reviews.csv", b"\0\1")
+    return path, ROWS
+
+
+@form("parquet")
+def parquet(folder):
+    table = pandas.DataFrame(ROWS, columns=["text", "label"])
+    table["label"] = table["label"].astype("category")
+    table.to_parquet(folder / "reviews.parquet")
+    read = pandas.read_parquet(folder / "reviews.parquet")
+    return folder / "reviews.parquet", list(zip(read["text"], read["label"]))
+
+
+@form("parquet with a date after the year 9999 in another column")
+def far_dates(folder):
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"text": [t for t, _ in ROWS], "label": [y for _, y in ROWS]}
+    columns["when"] = pyarrow.array([10**15] * len(ROWS), pyarrow.timestamp("s"))
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "reviews.parquet")
+    return folder / "reviews.parquet", ROWS
+
+
+@form("parquet of the datasets library, whose numbers have names")
+def class_labels(folder):
+    import datasets
+
+    names = ["sadness", "joy", "anger"]  # not in the order of the alphabet
+    kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    columns = {"text": [t for t, _ in ROWS], "label": [i % 3 for i in range(len(ROWS))]}
+    columns["label"][5] = -1  # not given
+    table = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    table.to_parquet(str(folder / "reviews.parquet"))
+    labels = [names[y] if y >= 0 else None for y in columns["label"]]
+    return folder / "reviews.parquet", list(zip(columns["text"], labels))
+
+
+@form("a sheet of Excel")
+def sheet(folder):
+    pytest.importorskip("openpyxl")
+    table = pandas.DataFrame(ROWS, columns=["Text", "Label"])
+    table.to_excel(folder / "reviews.xlsx", index=False)
+    read = pandas.read_excel(folder / "reviews.xlsx", dtype=str, keep_default_na=False)
+    return folder / "reviews.xlsx", list(zip(read["Text"], read["Label"]))
+
+
+# ------------------------------------------------------------------------------ folders
+def write_class_folders(folder, rows):
+    """A folder for each class, a file for each text; returns the rows in the order of reading."""
+    for label in ("pos", "neg"):
+        (folder / label).mkdir(parents=True)
+    for number, (text, label) in enumerate(rows):
+        (folder / label / f"{number}_7.txt").write_text(text, encoding="utf-8")
+    return sorted(rows, key=lambda row: row[1])
+
+
+@form("a folder of class folders")
+def classes(folder):
+    return folder / "all", write_class_folders(folder / "all", ROWS)
+
+
+@form("aclImdb as it is published")
+def imdb(folder):
+    rows = write_class_folders(folder / "train", ROWS)
+    write_class_folders(folder / "test", ROWS[:4])
+    (folder / "train" / "unsup").mkdir()
+    (folder / "train" / "unsup" / "0_0.txt").write_text("no label")
+    (folder / "train" / "labeledBow.feat").write_text("9 0:9 1:1")
+    return folder, rows
+
+
+@form("a folder with Train.csv, Valid.csv and Test.csv")
+def three_files(folder):
+    for name, rows in (("Train", ROWS), ("Valid", ROWS[:4]), ("Test", ROWS[:6])):
+        (folder / f"{name}.csv").write_text(dump(rows), newline="", encoding="utf-8")
+    return folder, told(folder / "Train.csv")
+
+
+@form("the parts of a split, as the hub stores them")
+def shards(folder):
+    (folder / "data").mkdir()
+    for number, rows in enumerate((ROWS[:20], ROWS[20:])):
+        table = pandas.DataFrame(rows, columns=["text", "label"])
+        table.to_parquet(folder / "data" / f"train-{number:05}-of-00002.parquet")
+    return folder, ROWS
+
+
+# ------------------------------------------------------------------------------ the claims
+def plain(value):
+    return None if value is None or value == "" else str(value)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_read_right_at_the_first_try(tmp_path, name):
+    """By the ways of finetune.py, evaluate.py and predict.py; what was guessed is said."""
+    make, typed = FORMS[name]
+    path, expected = make(tmp_path)
+    source = load_source(str(path), **typed)
+    texts, labels = source.splits["train"]
+    assert list(zip(texts, map(plain, labels))) == expected
+    names = find_label_names([label for _, label in expected], classes=source.classes)
+    # Training: every row with a text and a label plays a role.
+    splits, found, notes, _ = load_splits(str(path), **typed)
+    assert found == names and splits["train"]["texts"]
+    # Judging: by a model that was trained on something else, in the order of the rows.
+    if path.is_file():
+        usual = {"data": "other", "text_column": "text", "label_column": "label", "seed": 42}
+        judged, _ = load_split(
+            {"arguments": usual, "labels": names}, "test", str(path), typed=typed
+        )
+        short = {"neg": "negative", "pos": "positive"} if "negative" in names else {}
+        whole = [(t, y) for t, y in expected if t and y is not None]
+        assert [names[c] for c in judged["labels"]] == [short.get(y, y) for _, y in whole]
+        assert [" ".join(t.split()) for t, _ in whole] == judged["texts"]
+    # Answering: texts and labels as they stand in the file.
+    if path.is_file() or path.name == "all":
+        asked = open_asked(path, {"text_column": "text", "label_column": "label"}, **typed)
+        assert [text for text, _ in texts_and_labels(*asked)] == [text for text, _ in expected]
+
+
+def test_there_are_35_forms():
+    """So many were asked for; variants of one do not count."""
+    assert len(FORMS) >= 35
+
+
+def test_a_text_a_line_is_answered(tmp_path):
+    """predict.py --file takes a plain list of texts; nothing in it is a separator."""
+    (tmp_path / "lines.txt").write_text("one, two; three\n\nNA\n")
+    asked = open_asked(tmp_path / "lines.txt", {})
+    assert [text for text, _ in texts_and_labels(*asked)] == ["one, two; three", "NA"]
+    assert "a text a line" in asked[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SMS spam: no suffix, no names, quotes are letters",
+        "a sheet of Excel",
+        "parquet of the datasets library, whose numbers have names",
+    ],
+)
+def test_dataset_py_says_what_it_understood(tmp_path, name):
+    """Look first: columns and why, classes with counts in their order, rows, the next command."""
+    path, expected = FORMS[name][0](tmp_path)
+    done = run_script("dataset.py", "--data", path)
+    assert done.returncode == 0, done.stderr
+    names = find_label_names([label for _, label in expected])
+    for word in (f"{len(expected)}:", *names, "texts in", f"finetune.py --data {path}"):
+        assert word in done.stdout

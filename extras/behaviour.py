@@ -17,14 +17,15 @@ Shows     $ python -m extras.behaviour --model demo
 
 import json
 
-from dataset import clean
+from dataset import clean, load_splits
 from model import choose_hardware
 from support.devices import join, rank
 from support.files import check_target, write_whole
 from support.reading import read_rows
-from support.tables import label_indices
+from support.hub import connect_to_hub
+from support.tables import how_to_read, label_indices
 from predict import Classifier
-from support.errors import UserError, make_parser, plain, run_command
+from support.errors import UserError, check_counts, make_parser, plain, run_command
 
 # "+" in front of a positive sentence, "-" of a negative one. One family, one skill.
 FAMILIES = {
@@ -158,12 +159,33 @@ def read_pairs(path, names):
     return found
 
 
-def print_pairs(classify, names, path):
+def texts_of_training(run):
+    """The texts that a model has learned from or that chose its epoch: of train and validation."""
+    made = run["arguments"]
+    if not made["data"]:
+        print("note: this model does not say on what it was trained; it may know the originals")
+        return set()
+    connect_to_hub(made["data"])
+    how = how_to_read(made, {}, same=True) | {"keep_shares": made.get("keep_shares", False)}
+    known = run["labels"], run.get("numbers")
+    splits, *_ = load_splits(made["data"], made["seed"], made["subset"], *known, **how)
+    return {text for role in ("train", "validation") for text in splits[role]["texts"]}
+
+
+def print_pairs(classify, names, path, known=()):
     """Score pairs of an original and a minimally changed review (Gardner et al. 2020).
 
-    A model that reads words alone gets one of the two right; a pair counts when both are.
+    A model that reads words alone gets one of the two right; a pair counts when both are. known:
+    cleaned texts of its training. It can have learned those by heart, so their pairs are left out.
     """
-    asked = read_pairs(path, names)
+    asked, pairs = [], read_pairs(path, names)
+    for original, changed in zip(pairs[::2], pairs[1::2]):
+        asked += [original, changed] if clean(original[0]) not in known else []
+    left_out = (len(pairs) - len(asked)) // 2
+    if left_out:
+        print(f"{left_out:,} pairs left out: their originals stand in train or validation")
+    if not asked:
+        raise UserError(f"{path}: the model was trained on all originals: nothing is left to ask")
     answers = classify([text for text, _ in asked])
     right = [names[truth] == label for (_, truth), (label, _) in zip(asked, answers)]
     originals, changed, n = right[::2], right[1::2], len(asked) // 2
@@ -178,27 +200,14 @@ def print_pairs(classify, names, path):
     wrong = [one for one, well in zip(asked, right) if not well]
     for text, truth in wrong[:1]:
         print(f"for example, is {names[truth]}: {plain(text)[:200]}")
-    return counts | {"n": n}
+    return counts | {"n": n, "left out": left_out}
 
 
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument("--model", default="model", help="a saved model's folder (default: model)")
+    parser = make_parser(__doc__, "model results batch-size device precision", precision="fp32")
     parser.add_argument("--pairs", metavar="FILE.tsv", help="ask pairs instead of the sentences")
-    parser.add_argument("--results", metavar="FILE.json", help="write the figures, for programs")
-    parser.add_argument(
-        "--batch-size", type=int, help="texts at once (default: 16 on a CPU, 128 on a GPU)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16", "fp16", "auto"),
-        default="fp32",
-        help="number format (default: fp32, in which other tools give the same answers)",
-    )
     args = parser.parse_args()
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: has to be 1 or more")
+    check_counts(args, "batch_size")
     if args.results is not None:
         check_target(args.results, args.model, args.pairs or args.model)
     device, precision, _ = choose_hardware(args.device, args.precision)
@@ -207,7 +216,9 @@ def main():
     record = {key: classifier.run[key] for key in ("arguments", "versions")}
     record["precision"] = precision
     if args.pairs is not None:
-        record["pairs"] = print_pairs(classifier.classify, classifier.names, args.pairs)
+        known = texts_of_training(classifier.run)
+        asked = classifier.classify, classifier.names, args.pairs, known
+        record["pairs"] = print_pairs(*asked)
     else:
         record["families"] = print_behaviour(classifier.classify, classifier.names)
     if args.results is not None and rank() == 0:

@@ -26,13 +26,13 @@ def show_data(args, load_splits):
         table = source.open(path)
         columns, label_column = choose_columns(table, *source.asked)
         source.classes, source.notes = table.classes.get(label_column), table.notes
-        parts = {"rows": texts_and_labels(table, columns, label_column)}
+        parts, form = {"rows": texts_and_labels(table, columns, label_column)}, f": {table.form}"
         columns = ",".join(columns), label_column
     else:
         source = load_source(args.data, **how)
         parts = {role: zip(*split) for role, split in source.splits.items()}
-        columns = source.text_column, source.label_column
-    show("data", args.data)
+        columns, form = (source.text_column, source.label_column), ""
+    show("data", args.data + form)
     show("columns", f"texts in {columns[0]!r}, labels in {columns[1]!r}")
     names, total, said = None, 0, len(source.notes)
     for role, pairs in parts.items():
@@ -49,7 +49,7 @@ def show_data(args, load_splits):
             labels, names, role, source.notes, args.labels, source.classes
         )
         counts, total = Counter(indices), total + len(labels)
-        classes = ", ".join(f"{counts[c]:,} {name}" for c, name in enumerate(names))
+        classes = counted({name: counts[c] for c, name in enumerate(names)})
         without = f"; {counts[None]:,} without a label" * bool(counts[None])
         without += f"; {empty:,} without a text" * bool(empty)
         show(role, f"{len(labels):,}: {classes}{without}")
@@ -72,6 +72,18 @@ def show_data(args, load_splits):
              for word in words]
     command = " ".join(["python finetune.py --data", shlex.quote(args.data), *words, "--out mine"])
     print(f"\nnext       {command}")
+
+
+def counted(classes, most=10):
+    """How many reviews there are of each class, in words. classes: {name: count}, in order."""
+    least, largest = min(classes, key=classes.get), max(classes, key=classes.get)
+    if len(classes) > most:
+        ends = f"from {classes[least]:,} ({least}) to {classes[largest]:,} ({largest})"
+        equal = classes[least] == classes[largest]
+        return f"{len(classes):,} classes, {f'{classes[least]:,} each' if equal else ends}"
+    if any(name[:1].isdecimal() for name in classes):  # "3: 20" and not "20 3"
+        return ", ".join(f"{name}: {count:,}" for name, count in classes.items())
+    return ", ".join(f"{count:,} {name}" for name, count in classes.items())
 
 
 def describe_draw(subset, labels, drawn, names, equal):
@@ -107,8 +119,7 @@ def print_plan(args, run, group_sizes, steps, phases):
     show("precision", f"{device['precision']}, {device['reasons']['precision']}")
     print()
     for role in ("train", "validation", "test"):
-        classes = ", ".join(f"{count:,} {name}" for name, count in splits[role]["classes"].items())
-        show(role, f"{splits[role]['reviews']:,} reviews ({classes})")
+        show(role, f"{splits[role]['reviews']:,} reviews ({counted(splits[role]['classes'])})")
     for note in run["notes"]:
         show("", note)
     n = splits["validation"]["reviews"]

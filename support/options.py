@@ -66,7 +66,7 @@ OPTIONS = {
     ),
     "the steps": (
         ("--epochs", COUNT, None, "EPOCHS", "passes over the train reviews "
-         "(default: 2; more where they make fewer than 300 steps, or 20 to a class)"),
+         "(default: 2; more where these are not 300 steps, and 20 for each class)"),
         ("--batch-size", COUNT, 16, "REVIEWS", "reviews in a micro-batch "
          "(default: 16; halve it when memory runs out)"),
         ("--accumulate", COUNT, 1, "BATCHES", "micro-batches to an optimizer step "
@@ -160,12 +160,12 @@ def parse_arguments(chapter, argv=None):
 def choose_recipe(args, steps, classes, width, notes):
     """Set --epochs and --lr where they were not typed, and say so if they are unusual.
 
-    steps: optimizer steps in an epoch. width: numbers in a token's vector. The rule: 300 steps at
-    least and 20 for each class, in 2 to 20 epochs; from 20 classes on a higher rate, because a head
-    of many classes has much to learn. What it rests on: docs/ideas.md. (Too few steps are what most
+    steps: optimizer steps in an epoch. width: numbers in a token's vector. The rule: 300 steps and
+    20 more for each class, in 2 to 20 epochs; from 20 classes on a higher rate, because a head of
+    many classes has much to learn. What it rests on: docs/ideas.md. (Too few steps are what most
     often goes wrong on small sets: Mosbach et al. 2021, Zhang et al. 2021.)
     """
-    wanted, many, said = max(300, 20 * classes), classes >= 20, []
+    wanted, many, said = 300 + 20 * classes, classes >= 20, []
     if args.epochs is None:
         args.epochs = min(20, max(2, math.ceil(wanted / steps)))
         said += [f"--epochs {args.epochs}, for {wanted:,} steps"] * (args.epochs > 2)

@@ -15,7 +15,15 @@ from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 from support.errors import UserError
-from support.textfiles import LABELS, SAMPLE, TEXTS, find_dialect, find_encoding, find_header
+from support.textfiles import (
+    LABELS,
+    SAMPLE,
+    SEPARATORS,
+    TEXTS,
+    find_dialect,
+    find_encoding,
+    find_header,
+)
 from support.textfiles import open_bytes, open_text, plain_name
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
@@ -25,12 +33,13 @@ PACKED = (".gz", ".zip")
 class Table:
     """A file and what was understood of it. rows(columns) yields a tuple of values for each row.
 
-    columns: their names as they stand, or "1", "2", ... where the file has none. classes: of a
-    column whose numbers are classes, as the datasets library writes them: {column: their names}.
+    form: what the file is, in a few words. columns: their names as they stand, or "1", "2", ...
+    where the file has none. classes: of a column whose numbers are classes, as the datasets library
+    writes them: {column: their names}. notes: what was decided, printable lines.
     """
 
-    def __init__(self, path, columns, rows, notes, classes=None):
-        self.path, self.columns, self.rows = path, list(columns), rows
+    def __init__(self, path, form, columns, rows, notes, classes=None):
+        self.path, self.form, self.columns, self.rows = path, form, list(columns), rows
         self.notes, self.classes = notes, classes or {}
 
     def like(self, column):
@@ -52,14 +61,14 @@ def kind_of(path):
 
 
 # ------------------------------------------------------------------------------ 1. each kind
-def cut(path, records, header, notes):
+def cut(path, form, records, header, notes):
     """A Table of rows of cells. records(): yields (place, cells), perhaps names at first.
 
     header: (what was asked for, names that would settle it), see find_header().
     """
     sample = [cells for _, cells in islice(records(), SAMPLE)]
     if not sample:
-        return Table(path, [], lambda wanted: iter(()), notes)
+        return Table(path, form, [], lambda wanted: iter(()), notes)
     named = find_header(sample, *header, f"{path.name}: ", notes)
     width = len(sample[0]) if named else max(map(len, sample))
     columns = [str(cell) for cell in (sample[0] if named else range(1, width + 1))]
@@ -75,7 +84,8 @@ def cut(path, records, header, notes):
                 )
             yield tuple(row[i] if i < len(row) else None for i in places)
 
-    return Table(path, columns, rows, notes)
+    form += ", column names in the first row" if named else ", no column names"
+    return Table(path, form, columns, rows, notes)
 
 
 def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
@@ -97,7 +107,8 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
                     "or, if quotes are letters like others: --quoting none"
                 ) from error
 
-    return cut(path, records, header, notes)
+    sign = next((name for name, sign in SEPARATORS.items() if sign == how["delimiter"]), "text")
+    return cut(path, f"{encoding}, {sign}-separated", records, header, notes)
 
 
 def read_json(path, encoding, notes):
@@ -126,7 +137,8 @@ def read_json(path, encoding, notes):
 
     # A key that the first row lacks is a column all the same.
     columns = dict.fromkeys(key for row in islice(objects(), SAMPLE) for key in row)
-    return Table(path, columns, lambda wanted: map(picker(wanted), objects()), notes)
+    form = f"{encoding}, JSON"
+    return Table(path, form, columns, lambda wanted: map(picker(wanted), objects()), notes)
 
 
 def picker(wanted):
@@ -160,7 +172,7 @@ def read_parquet(path, notes):
             for part in file.iter_batches(batch_size=1024, columns=list(wanted)):
                 yield from map(picker(wanted), part.to_pylist())
 
-    return Table(path, schema.names, rows, notes, classes)
+    return Table(path, "parquet", schema.names, rows, notes, classes)
 
 
 def read_sheet(path, header, notes):
@@ -185,7 +197,7 @@ def read_sheet(path, header, notes):
             if any(cell is not None for cell in row):
                 yield f"row {number}", ["" if cell is None else cell for cell in row]
 
-    return cut(path, records, header, notes)
+    return cut(path, "sheet", records, header, notes)
 
 
 def class_folders(folder):
@@ -213,7 +225,9 @@ def read_folders(folder, encoding, notes):
                 yield tuple(row.get(column) for column in wanted)
             notes.extend(told[:1])
 
-    return Table(folder, ["text", "label"], rows, notes)
+    return Table(
+        folder, "a folder for each class, a file for each text", ["text", "label"], rows, notes
+    )
 
 
 # ------------------------------------------------------------------------------ 2. all of them
@@ -274,7 +288,7 @@ def read_lines(path, encoding, notes):
             for line in filter(str.strip, lines):
                 yield tuple(line.rstrip("\r\n") for _ in wanted)
 
-    return Table(path, ["text"], rows, notes)
+    return Table(path, f"{encoding}, a text a line", ["text"], rows, notes)
 
 
 # ------------------------------------------------------------------------------ 3. its columns

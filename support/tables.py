@@ -165,7 +165,7 @@ def add_hub_dataset(source):
         split = found[role]
         names = {key: getattr(kind, "names", None) for key, kind in split.features.items()}
         where = f"the data set {data!r}"
-        source.add(role, Table(where, split.column_names, columns_of(split), [], names))
+        source.add(role, Table(where, "", split.column_names, columns_of(split), [], names))
 
 
 def columns_of(split):

@@ -8,14 +8,19 @@ import csv
 import gzip
 import io
 import json
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pandas
 import pytest
 from conftest import run_script
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from dataset import load_split, load_splits
-from support.reading import texts_and_labels
+from support.errors import UserError
+from support.reading import choose_columns, open_table, texts_and_labels
 from support.rows import open_asked
 from support.tables import find_label_names, load_source
 
@@ -365,3 +370,45 @@ def test_dataset_py_says_what_it_understood(tmp_path, name):
     names = find_label_names([label for _, label in expected])
     for word in (f"{len(expected)}:", *names, "texts in", f"finetune.py --data {path}"):
         assert word in done.stdout
+
+
+# ------------------------------------------------------------------------------ whatever is in it
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+TABLES = st.lists(st.tuples(CELLS, st.sampled_from(["a", "b", "NA", "1", "x y", '"'])), min_size=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=TABLES,
+    delimiter=st.sampled_from([",", ";", "\t", "|"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    named=st.booleans(),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+)
+@example([("a", "b"), ("a;b", "a")], ";", "utf-8", csv.QUOTE_MINIMAL, False, ".csv")
+@example([('"a\tb\nc', "a")] * 2, "\t", "utf-8", csv.QUOTE_MINIMAL, True, ".tsv")
+@example([(' "a", b', "a")] * 2, ",", "cp1252", csv.QUOTE_MINIMAL, True, ".csv")
+def test_any_table_comes_back_or_it_is_said(rows, delimiter, encoding, quoting, named, suffix):
+    """With its options a table is read exactly; without them exactly, or it is refused, or what was
+    decided is said. There is no fourth way.
+    """
+    content = dump(rows, ("text", "label") if named else None, delimiter, quoting=quoting)
+    try:
+        content = content.encode(encoding)
+    except UnicodeEncodeError:  # of cp1252, which has few signs
+        assume(False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"table{suffix}")
+        path.write_bytes(content)
+        columns = ("text", "label") if named else ("1", "2")
+        everything = {"encoding": encoding, "delimiter": delimiter, "quoting": "csv"}
+        table = open_table(path, header="yes" if named else "no", **everything)
+        assert list(table.rows(columns)) == rows
+        try:
+            table = open_table(path)
+            texts, label = choose_columns(table)
+            found = list(texts_and_labels(table, texts, label))
+        except UserError:
+            return
+        assert found == rows or table.notes

@@ -8,13 +8,14 @@ import csv
 import gzip
 import io
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
 
 import pandas
 import pytest
-from conftest import run_script
+from conftest import PROJECT, run_script
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -370,6 +371,33 @@ def test_dataset_py_says_what_it_understood(tmp_path, name):
     names = find_label_names([label for _, label in expected])
     for word in (f"{len(expected)}:", *names, "texts in", f"finetune.py --data {path}"):
         assert word in done.stdout
+
+
+def test_the_conversions_on_the_page_work(tmp_path, monkeypatch):
+    """For forms that are too rare for code of ours: three lines each, as printed."""
+    page = (PROJECT / "docs" / "your-texts.md").read_text(encoding="utf-8")
+    blocks = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "pandas" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rt-polarity.neg").write_text("bad caf\u00e9\nawful, it is\n", encoding="cp1252")
+    (tmp_path / "rt-polarity.pos").write_text("fine\n", encoding="cp1252")
+    (tmp_path / "train_5500.label").write_text("LOC:city Where is it ?\nNUM:date When was it ?\n")
+    (tmp_path / "texts.txt").write_text("one, two\nthree\n")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    files = iter(["all.csv", "trec.csv", "all.csv"])
+    expected = iter(
+        [
+            [("bad caf\u00e9", "neg"), ("awful, it is", "neg"), ("fine", "pos")],
+            [("Where is it ?", "LOC:city"), ("When was it ?", "NUM:date")],
+            [("one, two", "a"), ("three", "b")],
+        ]
+    )
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, {})
+        table = open_table(tmp_path / next(files))
+        assert list(texts_and_labels(table, *choose_columns(table))) == next(expected)
 
 
 # ------------------------------------------------------------------------------ whatever is in it

@@ -131,7 +131,7 @@ def parse_arguments(chapter, argv=None):
                 what = {"choices" if isinstance(unit, tuple) else "metavar": unit}
                 group.add_argument(flag, type=kind[0], default=default, help=why, **what)
         if title == "the texts":
-            add_options(group, READING)
+            add_options(parser.add_argument_group("how they are read"), READING)
     args = parser.parse_args(argv)
     if args.resume is not None:
         if args.overwrite:

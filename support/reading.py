@@ -15,16 +15,8 @@ from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 from support.errors import UserError
-from support.textfiles import (
-    LABELS,
-    SAMPLE,
-    SEPARATORS,
-    TEXTS,
-    find_dialect,
-    find_encoding,
-    find_header,
-)
-from support.textfiles import open_bytes, open_text, plain_name
+from support.textfiles import LABELS, SAMPLE, SEPARATORS, TEXTS, find_dialect, find_encoding
+from support.textfiles import find_header, open_bytes, open_text, plain_name
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
 PACKED = (".gz", ".zip")
@@ -223,11 +215,10 @@ def read_folders(folder, encoding, notes):
                 with open_text(path, encoding or find_encoding(path, told)) as lines:
                     row = {"text": lines.read(), "label": name}
                 yield tuple(row.get(column) for column in wanted)
-            notes.extend(told[:1])
+            notes.extend([note for note in told[:1] if not any("cp1252" in n for n in notes)])
 
-    return Table(
-        folder, "a folder for each class, a file for each text", ["text", "label"], rows, notes
-    )
+    form = "a folder for each class, a file for each text"
+    return Table(folder, form, ["text", "label"], rows, notes)
 
 
 # ------------------------------------------------------------------------------ 2. all of them

@@ -226,7 +226,7 @@ def typed_lines(clean, encoding=None):
     prompt = sys.stdin is not None and sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):  # strict: without a locale Python takes any bytes
         try:
-            sys.stdin.reconfigure(encoding=encoding or "utf-8", errors="strict")
+            sys.stdin.reconfigure(encoding=encoding or "utf-8-sig", errors="strict")
         except LookupError as error:
             raise UserError(f"--encoding {encoding}: Python knows no such encoding") from error
     if prompt:

@@ -4,9 +4,12 @@ Each case here once gave wrong figures and exit code 0.
 """
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from conftest import run_script
+from conftest import PROJECT, run_script
 
 from dataset import load_split, load_splits
 from support.errors import UserError
@@ -172,3 +175,17 @@ def test_a_wrong_label_ends_in_one_line(rehearsed, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "r.json").read_text())["evaluated"]["figures"]
     assert [one["n"] for one in figures["per_class"].values()] == [5, 5]
+
+
+def test_standard_input_is_read_strictly(rehearsed):
+    """Where no locale is set Python lets any bytes pass, and the model is asked about rubbish."""
+    words = [sys.executable, "predict.py", "--model", str(rehearsed[0])]
+    how = {"cwd": PROJECT, "env": os.environ | {"LC_ALL": "C"}, "input": b"caf\xe9 is good\n"}
+    done = subprocess.run(words, capture_output=True, **how)
+    assert (
+        done.returncode == 2 and b"standard input is not UTF-8: name its --encoding" in done.stderr
+    )
+    done = subprocess.run([*words, "--encoding", "latin-1"], capture_output=True, **how)
+    assert done.returncode == 0 and done.stdout
+    done = subprocess.run(words, capture_output=True, **how | {"input": b"\xef\xbb\xbffine\n"})
+    assert done.stdout.rstrip().endswith(b"  fine")

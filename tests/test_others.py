@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from conftest import make_model, run_script
+from test_app import serving
 from transformers import pipeline
 
 from model import load_pretrained
@@ -60,6 +61,17 @@ def test_it_is_evaluated_reported_and_cut_where_asked(other, tmp_path):
     assert done.returncode == 0 and "assumed" in page.read_text(), done.stderr
     done = run_script(*words, "--data", data, "--max-length", "41")
     assert done.returncode == 2 and "at most 40" in done.stderr
+
+
+def test_the_page_and_its_address_take_it_too(other, tmp_path):
+    """Nobody has to train here to show a model to others."""
+    import httpx
+
+    with serving(other, tmp_path) as address, httpx.Client(base_url=address) as client:
+        answer = client.post("/predict", json={"texts": TEXTS[:2]}).json()
+        assert client.get("/health").status_code == client.get("/").status_code == 200
+    expected = Classifier(other, CPU).classify(TEXTS[:2])
+    assert [one["label"] for one in answer["predictions"]] == [label for label, _ in expected]
 
 
 @pytest.mark.parametrize(

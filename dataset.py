@@ -203,7 +203,7 @@ def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     known, how = (run["labels"], run.get("numbers")), how_to_read(trained, typed or {}, same)
     if Path(data).is_file() and not same:
         source = load_table(data, **how)
-        notes = [f"{data}: all of its rows; those that training has read flatter the result"]
+        notes = [f"{data}: all of its rows; if training has read some, the result is too good"]
         notes += source.notes
         names, numbers = known
         rows = source.splits["train"]

@@ -37,7 +37,7 @@ from dataset import encode, load_split, make_collate, make_examples, special_ids
 from model import autocast, choose_hardware, load_model, to_device
 from support.devices import add_up, hardware_name, join, rank, share
 from support.errors import READING, UserError, check_counts, make_parser, out_of_memory
-from support.errors import run_command
+from support.errors import run_command, show
 from support.files import check_target
 from support.hub import connect_to_hub
 from support.pretrained import find_model
@@ -206,7 +206,7 @@ def main():
     names = run["labels"]
     split, notes = load_split(run, args.split, args.data, args.subset, args.draw_seed, vars(args))
     for note in notes:
-        print(note)
+        show("", note)
 
     # From texts to logits, prepared as in training: a model that has learned from the ends of long
     # reviews should be asked about their ends. With --windows nothing is cut. A long review then

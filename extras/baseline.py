@@ -137,7 +137,8 @@ def main():
     commonest = Counter(train["labels"]).most_common(1)[0][0]
     correct, n = test["labels"].count(commonest), len(test["labels"])
     low, high = wilson_interval(correct, n)
-    print(f"\nalways the commonest class: {correct / n:.2%}   {low:.2%} to {high:.2%}")
+    always = f"always {names[commonest]!r}, the commonest in train"
+    print(f"\n{always}: {correct / n:.2%}   {low:.2%} to {high:.2%}")
     for c, name in enumerate(names):
         most = weights[:, c].topk(min(12, len(words))).indices.tolist()
         print(f"speaks for {name}: {', '.join(words[i] for i in most)}")

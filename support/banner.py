@@ -31,7 +31,8 @@ def show_data(args, load_splits):
     else:
         source = load_source(args.data, **how)
         parts = {role: zip(*split) for role, split in source.splits.items()}
-        columns, form = (source.text_column, source.label_column), ""
+        columns = source.text_column, source.label_column
+        form = f": {source.form}" if source.form else ""
     show("data", args.data + form)
     show("columns", f"texts in {columns[0]!r}, labels in {columns[1]!r}")
     names, total, said = None, 0, len(source.notes)
@@ -40,7 +41,7 @@ def show_data(args, load_splits):
         for text, label in pairs:
             labels.append(sys.intern(label) if isinstance(label, str) else label)
             empty += not str(text or "").strip()
-            if len(first) < 3:
+            if len(first) < 3 and label not in [other for other, _ in first]:  # one of each
                 first.append((label, usable_text(text)[0]))
         if source.classes and role == "rows":
             labels = [None if label in (None, -1) else source.classes[label] for label in labels]
@@ -54,17 +55,26 @@ def show_data(args, load_splits):
         without += f"; {empty:,} without a text" * bool(empty)
         show(role, f"{len(labels):,}: {classes}{without}")
         for label, text in first:
-            print(f"{'':11}{plain(str(label))[:12]}: {plain(text)[:54]}")
+            text = plain(text)
+            text = text if len(text) <= 52 else f"{text[:50]} ..."
+            print(f"{'':11}{plain(str(label or '(no label)'))[:12]}: {text}")
         rare = [name for c, name in enumerate(names) if counts[c] < FEW]
         if rare and role in ("rows", "train"):
-            show("warning", f"fewer than {FEW} rows: {', '.join(rare[:5])}: hard to learn")
+            more = f" and {len(rare) - 5} others" if len(rare) > 5 else ""
+            show("warning", f"fewer than {FEW} rows: {', '.join(rare[:5])}{more}: hard to learn")
+        if counts[None] > len(labels) / 2:
+            show("warning", "most rows have no label: is it the right column? See --label-column")
+    if all(name.lstrip("-").isdecimal() for name in names):
+        say = ",".join(f"{name}=..." for name in names[:2])
+        show("classes", f"numbers; to give them names: --labels {say}")
     for note in source.notes:
         show("read as" if said else "", note)
     if total <= 100_000:
         splits, _, notes, _ = load_splits(args.data, args.seed, args.subset, **how)
         print()
-        for role, split in splits.items():
-            show(role, f"{len(split['labels']):,} reviews, as finetune.py would divide them")
+        for role in ("train", "validation", "test"):
+            n = len(splits[role]["labels"])
+            show(role, f"{n:,} reviews, as finetune.py would divide them")
         for note in [note for note in notes if note not in source.notes]:
             show("", note)
     words = [f"--{name.replace('_', '-')} {shlex.quote(how[name])}" for name in how if how[name]]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from support.errors import UserError
 from support.textfiles import LABELS, SAMPLE, SEPARATORS, TEXTS, find_dialect, find_encoding
-from support.textfiles import find_header, open_bytes, open_text, plain_name
+from support.textfiles import find_header, likeliest, open_bytes, open_text, plain_name
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
 PACKED = (".gz", ".zip")
@@ -66,8 +66,9 @@ def cut(path, form, records, header, notes):
     columns = [str(cell) for cell in (sample[0] if named else range(1, width + 1))]
 
     def rows(wanted):
-        places = [columns.index(column) for column in wanted]
+        places, spilled = [columns.index(column) for column in wanted], 0
         for place, row in islice(records(), int(named), None):
+            spilled += any(cell for cell, name in zip(row[1:], columns[1:]) if not name)
             if len(row) > width:
                 raise UserError(
                     f"{path}, {place}: more cells than columns ({', '.join(columns)}); a text that "
@@ -75,6 +76,9 @@ def cut(path, form, records, header, notes):
                     "name what that is: --delimiter"
                 )
             yield tuple(row[i] if i < len(row) else None for i in places)
+        lost = f"{path.name}: {spilled:,} rows go on in columns without a name, which are not read"
+        if spilled and lost not in notes:
+            notes.append(lost)
 
     form += ", column names in the first row" if named else ", no column names"
     return Table(path, form, columns, rows, notes)
@@ -99,8 +103,9 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
                     "or, if quotes are letters like others: --quoting none"
                 ) from error
 
-    sign = next((name for name, sign in SEPARATORS.items() if sign == how["delimiter"]), "text")
-    return cut(path, f"{encoding}, {sign}-separated", records, header, notes)
+    names = {sign: f"{name}-separated" for name, sign in SEPARATORS.items()}
+    form = names.get(how["delimiter"], f"separated by {how['delimiter']!r}")
+    return cut(path, f"{spoken(encoding)}, {form}", records, header, notes)
 
 
 def read_json(path, encoding, notes):
@@ -119,6 +124,9 @@ def read_json(path, encoding, notes):
             for place, row in rows:
                 if not isinstance(row, dict):
                     raise UserError(f'{path}, {place}: not an object like {{"text": "..."}}')
+                if len(row) > 1 and all(isinstance(value, list) for value in row.values()):
+                    lists = ", ".join(map(repr, list(row)[:4]))
+                    raise UserError(f"{path}: holds lists ({lists}), not rows: write them as a CSV")
                 yield row
 
     def parsed(place, words):
@@ -129,8 +137,12 @@ def read_json(path, encoding, notes):
 
     # A key that the first row lacks is a column all the same.
     columns = dict.fromkeys(key for row in islice(objects(), SAMPLE) for key in row)
-    form = f"{encoding}, JSON"
+    form = f"{spoken(encoding)}, JSON"
     return Table(path, form, columns, lambda wanted: map(picker(wanted), objects()), notes)
+
+
+def spoken(encoding):
+    return "UTF-8 with its mark" if encoding == "utf-8-sig" else encoding.upper()
 
 
 def picker(wanted):
@@ -195,7 +207,9 @@ def read_sheet(path, header, notes):
 def class_folders(folder):
     """{class: folder} of a folder whose folders are classes that hold .txt files, else {}."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return {path.name: path for path in inside if any(path.glob("*.txt"))}
+    # A folder that holds folders of texts is none: beside train/pos IMDB has train/urls_pos.txt.
+    found = (path for path in inside if any(path.glob("*.txt")) and not any(path.glob("*/*.txt")))
+    return {path.name: path for path in found}
 
 
 def read_folders(folder, encoding, notes):
@@ -231,14 +245,15 @@ def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, head
     rows.
     """
     path, notes, kind = Path(path), [], kind_of(path)
-    header = header, [name for name in known if not str(name).isdecimal()]
+    header = header, known
     if class_folders(path):
         return read_folders(path, encoding, notes)
     if not path.is_file():
         raise UserError(f"{path} is not a file: check the path")
     if kind is None:
         known = ", ".join(filter(None, KINDS))
-        raise UserError(f"{path} has to end in one of {known}, perhaps with .gz or .zip behind it")
+        what = f"has to end in one of {known}, perhaps with .gz or .zip behind it"
+        raise UserError(f"{path} {what}; if it is a text file, rename it to .txt")
     if kind == ".parquet":
         return read_parquet(path, notes)
     if kind == ".xlsx":
@@ -279,7 +294,7 @@ def read_lines(path, encoding, notes):
             for line in filter(str.strip, lines):
                 yield tuple(line.rstrip("\r\n") for _ in wanted)
 
-    return Table(path, f"{encoding}, a text a line", ["text"], rows, notes)
+    return Table(path, f"{spoken(encoding)}, a text a line", ["text"], rows, notes)
 
 
 # ------------------------------------------------------------------------------ 3. its columns
@@ -310,7 +325,8 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     if by_name:
         table.notes.append(f"{where}: {', '.join(by_name)}, by the names")
     if missing:
-        likely = dict(zip(chosen, likeliest(table)))
+        text, label, more = likeliest(table)
+        likely = {"texts": text, "labels": label}
         named = [name for name in table.columns if name]
         if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
             # Without names, two columns can be told apart by what they hold.
@@ -322,9 +338,13 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
         options = {"texts": "--text-column", "labels": "--label-column"}
         words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
         columns = ", ".join(map(repr, table.columns)) or "none"
+        if table.columns == ["text"] and list(missing) == ["labels"]:
+            words = ["--delimiter, if one separates them in each line"]
+        both = f" (or --text-column {shlex.quote(','.join(more))}, joined)"
         raise UserError(
             f"{table.path} has no {' and no '.join(missing.values())}; its columns are {columns}: "
             f"name {'it' if len(missing) == 1 else 'them'}, most likely with {' '.join(words)}"
+            f"{both * ('texts' in missing and len(more) > 1)}"
         )
     return chosen["texts"], (chosen.get("labels") or [None])[0]
 
@@ -335,24 +355,6 @@ def find_columns(table, typed):
         return [table.like(typed)]
     parts = [table.like(part) for part in typed.split(",")]
     return parts if None not in parts else []
-
-
-def likeliest(table):
-    """(column of texts, column of labels) by what they hold, None where none is like it.
-
-    Texts have the most words; labels are few and come again.
-    """
-    words, kinds = {}, {}
-    for column in table.columns:
-        with contextlib.suppress(UserError, ValueError, OverflowError):  # a date after 9999, say
-            values = [str(value) for (value,) in islice(table.rows([column]), SAMPLE) if value]
-            letters = sum(sum(map(str.isalpha, value)) for value in values)
-            words[column] = sum(len(value.split()) for value in values), letters
-            kinds[column] = len(set(values)) if len(set(values)) <= len(values) / 2 else 0
-    text = max(filter(None, words), key=words.get, default=None)
-    others = [column for column in words if column and column != text]
-    few = [column for column in others if kinds[column] > 1]
-    return text, min(few or others[:1], key=kinds.get, default=None)
 
 
 def texts_and_labels(table, columns, label_column):

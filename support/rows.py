@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from support import devices
+from support import devices, errors
 from support.errors import UserError, check_counts
 from support.files import check_target, content_digest, file_digest, model_digest, only_writer
 from support.files import open_to_append, write_whole
@@ -168,7 +168,7 @@ def answer_file(args, classifier, clean, show):
     asked = open_asked(args.file, arguments, **typed)
     count = count_rows(asked)
     for note in asked[0].notes:
-        print(note, file=sys.stderr)
+        errors.show("read as", note, file=sys.stderr)
     if args.resume and Path(args.out).exists() and not Path(f"{args.out}.unfinished").exists():
         check_answers(args.out, asked, classifier.folder)
         print(f"{args.out} is done. To answer anew, with other options: leave out --resume")
@@ -190,7 +190,7 @@ def answer_file(args, classifier, clean, show):
         "the options": how,
     }
     try:
-        rows, errors = write_predictions(args.out, count, chunks, identity, args.resume)
+        rows, failed = write_predictions(args.out, count, chunks, identity, args.resume)
     except KeyboardInterrupt:
         print("\nstopped. To go on: the same command, with --resume", file=sys.stderr)
         return 130
@@ -199,8 +199,8 @@ def answer_file(args, classifier, clean, show):
             f"{args.out} cannot be written ({error.strerror}). To go on: the same command, with "
             "--resume"
         ) from error
-    print(f"{rows - errors.total():,} of {rows:,} rows predicted, in {args.out}")
-    for error, number in errors.items():
+    print(f"{rows - failed.total():,} of {rows:,} rows predicted, in {args.out}")
+    for error, number in failed.items():
         print(f"{number:,} rows have an error instead: {error}", file=sys.stderr)
     return None
 

@@ -266,7 +266,8 @@ def warnings_for(figures, train_loss=None):
     guess = math.log(len(classes))
     if train_loss is not None and train_loss > guess / 2:
         what = f"the train loss ends at {train_loss:.2f}, where a guess has {guess:.2f}"
-        found.append(f"{what}: not all was learned. More --epochs, or twice the --lr")
+        lack = "hardly anything" if train_loss > 0.9 * guess else "not all"
+        found.append(f"{what}: {lack} was learned. More --epochs, or twice the --lr")
     if len(present) < len(classes):
         absent = [name for c, name in enumerate(classes) if c not in present]
         found.append(f"no review here is {listed(absent)}: how well that is told, nobody sees")
@@ -276,7 +277,7 @@ def warnings_for(figures, train_loss=None):
     if lost:
         n = sum(sum(confusion[c]) for c in lost)
         what = listed([classes[c] for c in lost])
-        found.append(f"not one of the {n:,} {what} reviews was recognised")
+        found.append(f"not one of the {n:,} reviews of {what} was recognised")
     return found
 
 

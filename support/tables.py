@@ -36,7 +36,7 @@ class Source:
 
     def __init__(self, data, usual=(), text_column=None, label_column=None, labels=None, **how):
         self.data, self.asked, self.how = data, (text_column, label_column, usual), how
-        self.splits, self.classes, self.notes = {}, None, []
+        self.splits, self.classes, self.notes, self.form = {}, None, [], ""
 
     def open(self, path):
         """A file as a Table, read as was asked for."""
@@ -60,6 +60,7 @@ class Source:
         self.notes += [note for note in table.notes if note not in self.notes]
         self.splits[role] = [text for text, _ in pairs], labels
         self.text_column, self.label_column = ",".join(columns), label_column
+        self.form = self.form or table.form
 
 
 def how_to_read(arguments, typed, same):
@@ -209,11 +210,11 @@ def plain_labels(values):
 
 
 def parse_renames(labels):
-    """--labels "1=negative,2=positive" as a dict. Raises UserError."""
+    """--labels "1=negative,2=positive,3=" as a dict; None for 3, "no label". Raises UserError."""
     pairs = [pair.partition("=") for pair in (labels or "").split(",") if pair.strip()]
-    if not all(old.strip() and new.strip() for old, _, new in pairs):
+    if not all(old.strip() and sign for old, sign, _ in pairs):
         raise UserError(f"--labels {labels}: write it like this: --labels 1=negative,2=positive")
-    return {label_name(old): new.strip() for old, _, new in pairs}
+    return {label_name(old): new.strip() or None for old, _, new in pairs}
 
 
 def find_label_names(labels, renames=None, classes=None):
@@ -236,7 +237,8 @@ def find_label_names(labels, renames=None, classes=None):
         names.sort(key=int)
     if set(names) == set(FULL_NAMES):
         names = [FULL_NAMES[name] for name in names]
-    names = list(dict.fromkeys(renames.get(name, name) for name in names))
+    names = [renames.get(name, name) for name in names]
+    names = [name for name in dict.fromkeys(names) if name is not None]
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "nothing"
         only += "".join(f" (and {name!r}, read as no label)" for name in no_label)
@@ -277,7 +279,9 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
         notes.append(f"{where}: {counts[name]:,} rows with {name!r} as label have none{way_out}")
 
     for name in counts:
-        if (place := place_of(name)) is not None:
+        if renames.get(name, name) is None:
+            no_label(name, ", as was asked for")
+        elif (place := place_of(name)) is not None:
             index[name] = place
             if names[place] not in (name, FULL_NAMES.get(name.lower()), renames.get(name)):
                 notes.append(f"{where}: the label {name!r} is read as {names[place]!r}")
@@ -300,12 +304,13 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
             unknown = []
     if unknown:
         row, there = found.index(unknown[0]) + 1, ", ".join(sorted(counts)[:10])
-        free = [name for i, name in enumerate(names) if i not in index.values()] or names
+        free = [name for i, name in enumerate(names) if i not in index.values()]
         say = ",".join(f"{old}={new}" for old, new in zip(sorted(unknown), free))
+        say = f"Say what they mean, such as --labels {say}; or leave" if say else "Leave"
         raise UserError(
             f"{where}, row {row}: the label {unknown[0]!r} is not among the classes "
-            f"{', '.join(names[:10])}; the labels here are {there}. Say what they mean, such as "
-            f"--labels {say}"
+            f"{', '.join(names[:10])}; the labels here are {there}. {say} rows out with "
+            f"--labels {unknown[0]}="
         )
     return [index[name] for name in found]
 

@@ -1,4 +1,4 @@
-"""From bytes to cells: how a text file is packed, encoded and divided into columns.
+"""From bytes to cells: how a text file is packed, encoded and divided, and what columns hold.
 
 Each find_...() adds a printable line to `notes` for what it decides, with the option that says
 otherwise: a guess that nobody hears of would be found weeks later.
@@ -94,7 +94,8 @@ def find_encoding(path, notes):
     if "\ufffd" in western or sum(byte > 127 for byte in piece) > 0.3 * len(piece):
         how = "name it, such as --encoding cp1251, shift_jis or gb18030"
         raise UserError(f"{path} is neither UTF-8 nor cp1252, from line {lines} on: {how}")
-    word = next(word for word in re.findall(r"[^\W\d_]+|\S", western) if not word.isascii())
+    words = [word for word in re.findall(r"[^\W\d_]+|\S", western) if not word.isascii()]
+    word = next((word for word in words if len(word) > 2), words[0])
     notes.append(
         f"{path.name}: not UTF-8, so read as cp1252, in which a word is {word[:30]!r}; if that is "
         "wrong: --encoding NAME"
@@ -211,7 +212,8 @@ def find_header(rows, header, known, said, notes):
     if header:
         return header == "yes"
     names = [name for name in first if name]
-    if {*names} & {*TEXTS, *LABELS, *map(plain_name, known)}:
+    looked_for = {plain_name(name) for name in known if not str(name).isdecimal()}
+    if {*names} & {*TEXTS, *LABELS, *looked_for}:
         return True
     if names == [str(n) for n in range(len(names))]:
         return True  # 0, 1, 2: what pandas writes where a table has no names
@@ -219,8 +221,39 @@ def find_header(rows, header, known, said, notes):
         cell and any(cell == plain_name(row[i]) for row in others if i < len(row))
         for i, cell in enumerate(first)
     )
-    if again or any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
-        what = "its first row is a row like the others, so the columns are 1, 2, ..."
-        notes.append(f"{said}{what}; if it holds their names: --header")
+    # Who looks for column 2 has a table without names, such as the one of a model's training.
+    asked = any(str(name).isdecimal() for name in known)
+    if again or asked or any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
+        what = "no column names, so the columns are 1, 2, ..."
+        notes.append(f"{said}{what}; if the first row holds names: --header")
         return False
     return True
+
+
+def likeliest(table):
+    """(column of texts, column of labels, all columns of sentences) by what they hold.
+
+    Texts have the most words. Labels are few and come again; or, in the first rows of a sorted
+    file, are all one number. None where no column is like it.
+    """
+    words, kinds, sentences = {}, {}, []
+    for column in filter(None, table.columns):
+        with contextlib.suppress(UserError, ValueError, OverflowError):  # a date after 9999, say
+            cells = [value for (value,) in islice(table.rows([column]), SAMPLE)]
+            values = [str(value) for value in cells if value not in (None, "")]
+            letters = sum(sum(map(str.isalpha, value)) for value in values)
+            words[column] = sum(len(value.split()) for value in values), letters
+            sentences += [column] * (words[column][0] >= 3 * max(1, len(values)))
+            few = len(set(values)) <= max(2, len(values) / (10 if len(values) > 100 else 2))
+            number = any(re.fullmatch(r"-?[0-9]*\.[0-9]*[1-9]0*", value) for value in values)
+            if few and 2 * len(values) >= len(cells) and not number:
+                one = len(set(values)) == 1
+                named = any(name in plain_name(column) for name in LABELS if name != "v1")
+                kinds[column] = one, not named, len(set(values))
+                if one and not values[0].isdecimal():
+                    del kinds[column]
+    text = max(words, key=words.get, default=None)
+    few = {column: kind for column, kind in kinds.items() if column != text}
+    others = [column for column in words if column != text]
+    label = others[0] if len(words) == 2 and others else min(few, key=few.get, default=None)
+    return text, label, sentences

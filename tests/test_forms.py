@@ -27,8 +27,8 @@ from support.tables import find_label_names, load_source
 
 TEXTS = (
     "Loved it, every minute",
-    'He said "never again" and left',
-    "Na\u00efve but charming: caf\u00e9 scenes, 5 \u00a3 well spent",
+    '"Never again", he said, and left "early',
+    "Na\u00efve but charming: caf\u00e9 scenes, 5 \u20ac well spent",
     "NA",
     "not bad; not good | so so",
     "It isn't over until\tit is over",
@@ -290,6 +290,8 @@ def imdb(folder):
     (folder / "train" / "unsup").mkdir()
     (folder / "train" / "unsup" / "0_0.txt").write_text("no label")
     (folder / "train" / "labeledBow.feat").write_text("9 0:9 1:1")
+    for role in ("train", "test"):
+        (folder / role / "urls_pos.txt").write_text("an address")
     return folder, rows
 
 
@@ -340,6 +342,26 @@ def test_a_form_is_read_right_at_the_first_try(tmp_path, name):
     if path.is_file() or path.name == "all":
         asked = open_asked(path, {"text_column": "text", "label_column": "label"}, **typed)
         assert [text for text, _ in texts_and_labels(*asked)] == [text for text, _ in expected]
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("semicolon, as Excel writes in half of Europe", "semicolons between.*--delimiter"),
+        ("cp1252, as Windows wrote", "cp1252, in which a word is 'Na\u00efve'.*--encoding"),
+        ("UTF-16 of Windows", "UTF-16, by the mark"),
+        ("blanks before quotes", "blanks before a quote.*--quoting csv"),
+        ("SST-2: a TSV in which quotes are letters", "quotes are letters.*--quoting csv"),
+        ("a TSV with cells in quotes", "cells may stand in quotes.*--quoting none"),
+        ("Yelp: no names, label and text", "no column names.*--header"),
+        ("stars and content", "texts in 'content', labels in 'stars', by the names"),
+        ("aclImdb as it is published", "unsup.*left out"),
+    ],
+)
+def test_what_is_decided_is_said_with_the_way_to_say_otherwise(tmp_path, name, words):
+    """A guess that nobody hears of is found weeks later."""
+    path, _ = FORMS[name][0](tmp_path)
+    assert re.search(words, "\n".join(load_source(str(path)).notes))
 
 
 def test_there_are_35_forms():

@@ -177,6 +177,48 @@ def test_a_wrong_label_ends_in_one_line(rehearsed, tmp_path):
     assert [one["n"] for one in figures["per_class"].values()] == [5, 5]
 
 
+def test_a_label_can_be_left_out():
+    """A neutral class that the model has never heard of is neither negative nor positive."""
+    with pytest.raises(UserError, match="Leave rows out with --labels 2=$"):
+        indices(["0", "4", "2"], ["0", "4"])
+    found, said = indices(["0", "4", "2"], ["0", "4"], renames="2=")
+    assert found == [0, 1, None] and "1 rows with '2' as label have none, as was asked" in said
+    assert find_label_names(["a", "b", "c"], "c=,a=x") == ["x", "b"]
+
+
+def test_a_file_like_that_of_the_training_has_no_names_either(tmp_path):
+    """Two rows say too little to tell. The model knows columns 1 and 2, so row 1 is a row."""
+    (tmp_path / "two.tsv").write_text("ham\tMy aunt is late\nspam\tWin a prize\n")
+    asked = open_asked(tmp_path / "two.tsv", {"text_column": "2", "label_column": "1"})
+    (rows,) = predict_chunks(asked, lambda texts: [("ham", 0.5)] * len(texts), str)
+    assert [row[:2] for row in rows] == [("My aunt is late", "ham"), ("Win a prize", "spam")]
+
+
+def test_the_likeliest_columns_are_named(tmp_path):
+    """By what they hold: not one that is mostly empty, nor one of confidences or of user names."""
+    rows = [
+        f"{i},{i / 7:.3f},{'abc'[i % 3]},{'' if i % 50 else 'a'},user{i},Text {i} is long enough"
+        for i in range(200)
+    ]
+    path = tmp_path / "tweets.csv"
+    path.write_text("\n".join(["id,confidence,airline_feeling,feeling_gold,name,said", *rows]))
+    with pytest.raises(UserError, match="--text-column said --label-column airline_feeling$"):
+        load_source(str(path))
+    sorted_rows = "\n".join(
+        f'"0",{i},"NO_QUERY",user{i % 90},"Text {i} is long"' for i in range(200)
+    )
+    path.write_text(sorted_rows + '\n"4",1,"NO_QUERY",user1,"The end is long"')
+    with pytest.raises(UserError, match="--text-column 5 --label-column 1$"):
+        load_source(str(path))
+
+
+def test_text_that_spills_into_columns_without_a_name_is_said(tmp_path):
+    """As in Kaggle's SMS file, where commas cut some messages."""
+    path = tmp_path / "spam.csv"
+    path.write_text("v1,v2,,\nham,all here,,\nspam,cut, in three, pieces\n")
+    assert any("1 rows go on in columns" in note for note in load_source(str(path)).notes)
+
+
 def test_standard_input_is_read_strictly(rehearsed):
     """Where no locale is set Python lets any bytes pass, and the model is asked about rubbish."""
     words = [sys.executable, "predict.py", "--model", str(rehearsed[0])]

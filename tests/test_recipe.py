@@ -70,7 +70,7 @@ def test_warnings_hold_for_any_number_of_classes():
     lazy = warnings_for(figures_of([0] * 400, labels, 40), train_loss=3.0)
     said = " ".join(lazy)
     assert "no better than always 'c0'" in said and "3.00, where a guess has 3.69" in said
-    assert "not one of the 390 c1, c2, c3, c4 or 35 others reviews was recognised" in said
+    assert "not one of the 390 reviews of c1, c2, c3, c4 or 35 others was recognised" in said
     assert len(warnings_for(figures_of(labels, labels, 40), train_loss=1.9)) == 1
 
 

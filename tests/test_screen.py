@@ -116,7 +116,7 @@ def test_figures_stand_beside_what_to_compare_them_with(capsys):
     assert "accuracy   95.00%" in said and "always 'common': 95.00%" in said
     f1 = 100 * (2 * 0.95 / 1.95) / 2
     assert f"macro F1   {f1:.2f}%" in said and f"always one: {f1:.2f}%" in said
-    assert "not one of the 1 rare reviews" in " ".join(said.split())
+    assert "not one of the 1 reviews of rare" in " ".join(said.split())
     assert "no better than always 'common'" in said
 
 

@@ -39,8 +39,9 @@ from support.banner import describe_draw, show_data
 from support.errors import READING, UserError, make_parser, run_command
 from support.pretrained import load_tokenizer
 from support.saved import warn_of_change
-from support.tables import find_label_names, fingerprint, how_to_read, is_blank, load_source
-from support.tables import load_table, usable_rows
+from support.tables import find_label_names, fingerprint, how_to_read, load_source, load_table
+from support.tables import usable_rows
+from support.textfiles import is_blank
 
 LINE_BREAK = r"<[bB][rR]\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
 TEST_SEED = 42  # of the reviews that test a model, whatever the seed of its run

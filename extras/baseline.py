@@ -26,8 +26,8 @@ from dataset import draw, draw_rules, load_splits, take
 from evaluate import score, wilson_interval
 from support.devices import hardware_name
 from support.files import check_target, write_whole
-from support.saved import print_scores, read_run, save_predictions
-from support.tables import HOW, require_all_classes
+from support.saved import data_of_training, print_scores, read_run, save_predictions
+from support.tables import HOW, how_to_read, require_all_classes
 from support.errors import READING, UserError, check_counts, make_parser, run_command
 
 WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
@@ -118,13 +118,15 @@ def main():
     parser.add_argument("--like", metavar="MODEL", help="all of these as in that model's training")
     args = parser.parse_args()
     where = ("data", "seed", "subset", "keep_shares", *HOW)
+    how = {name: getattr(args, name) for name in where}
     if args.like is not None:
-        made = read_run(args.like)["arguments"]
+        made = read_run(args.like)["arguments"] | {"data": data_of_training(args.like)}
         vars(args).update({name: made.get(name) for name in where})
+        how = {name: made.get(name) for name in where[:4]} | how_to_read(made, {}, same=True)
     check_counts(args, "subset")
     check_target(args.save, args.data)
     check_target(args.results, args.data)
-    splits, names, data_fingerprint = load(**{name: getattr(args, name) for name in where})
+    splits, names, data_fingerprint = load(**how)
     train, test = splits["train"], splits["test"]
     started = time.perf_counter()
     classify, weights, words, strength = train_baseline(splits, names)

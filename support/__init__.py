@@ -6,8 +6,8 @@ banner.py       what is said of data and runs: what was understood, the plan, a 
 demo.py         what --demo has in place of a download: an untrained model, and the made-up reviews
                 of demo_reviews/
 tables.py       where texts and labels come from: files, folders, data sets of the hub
-reading.py      files as people have them: what one is, its columns, its rows
-textfiles.py    from bytes to cells: how a text file is packed, encoded and divided
+reading.py      files as people have them: what one is, and its rows
+textfiles.py    from bytes to cells, and which column is which
 windows.py      texts that are longer than the model can read, in windows that overlap
 hub.py          fetching models and data sets over a network that may be slow, broken, or absent
 pretrained.py   what is known of pretrained models: safe loading, names of their parts, attention

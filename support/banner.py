@@ -7,8 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 from support.errors import plain, show
-from support.reading import choose_columns, class_folders, texts_and_labels
-from support.tables import HOW, Source, find_label_names, label_indices, load_source, usable_text
+from support.reading import class_folders, texts_and_labels
+from support.tables import HOW, Source, find_label_names, label_indices, label_name, load_source
+from support.tables import names_of_numbers
+from support.textfiles import choose_columns, usable_text
 
 FEW = 10  # rows of a class: too few to learn it, or to measure how well it is told
 
@@ -44,7 +46,7 @@ def show_data(args, load_splits):
             if len(first) < 3 and label not in [other for other, _ in first]:  # one of each
                 first.append((label, usable_text(text)[0]))
         if source.classes and role == "rows":
-            labels = [None if label in (None, -1) else source.classes[label] for label in labels]
+            labels = names_of_numbers(labels, list(map(label_name, source.classes)), args.data)
         names = names or find_label_names(labels, args.labels, source.classes)
         indices = label_indices(
             labels, names, role, source.notes, args.labels, source.classes

@@ -9,14 +9,13 @@ import csv
 import io
 import json
 import re
-import shlex
 import zipfile
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 from support.errors import UserError
 from support.textfiles import LABELS, SAMPLE, SEPARATORS, TEXTS, find_dialect, find_encoding
-from support.textfiles import find_header, likeliest, open_bytes, open_text, plain_name
+from support.textfiles import find_header, name_in_zip, open_bytes, open_text, plain_name
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
 PACKED = (".gz", ".zip")
@@ -27,12 +26,13 @@ class Table:
 
     form: what the file is, in a few words. columns: their names as they stand, or "1", "2", ...
     where the file has none. classes: of a column whose numbers are classes, as the datasets library
-    writes them: {column: their names}. notes: what was decided, printable lines.
+    writes them: {column: their names}. notes: what was decided, printable lines. numbered: whether
+    the columns have no names.
     """
 
-    def __init__(self, path, form, columns, rows, notes, classes=None):
+    def __init__(self, path, form, columns, rows, notes, classes=None, numbered=False):
         self.path, self.form, self.columns, self.rows = path, form, list(columns), rows
-        self.notes, self.classes = notes, classes or {}
+        self.notes, self.classes, self.numbered = notes, classes or {}, numbered
 
     def like(self, column):
         """The column of this name. Case and white space around it do not matter. None without."""
@@ -45,7 +45,9 @@ class Table:
 
 def kind_of(path):
     """What a file's name says that it is, one of KINDS, also where it is packed; else None."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes[-2:]]
+    if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
+        path = Path(name_in_zip(path))
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
@@ -62,26 +64,33 @@ def cut(path, form, records, header, notes):
     if not sample:
         return Table(path, form, [], lambda wanted: iter(()), notes)
     named = find_header(sample, *header, f"{path.name}: ", notes)
-    width = len(sample[0]) if named else max(map(len, sample))
-    columns = [str(cell) for cell in (sample[0] if named else range(1, width + 1))]
+    widths = list(map(len, sample))
+    width = len(sample[0]) if named else max(widths, key=widths.count)
+    columns = [str(cell).lstrip("\ufeff") for cell in (sample[0] if named else range(1, width + 1))]
 
     def rows(wanted):
-        places, spilled = [columns.index(column) for column in wanted], 0
+        places, spilled, headers = [columns.index(column) for column in wanted], 0, 0
         for place, row in islice(records(), int(named), None):
             spilled += any(cell for cell, name in zip(row[1:], columns[1:]) if not name)
-            if len(row) > width:
+            if named and [str(cell).lstrip("\ufeff") for cell in row] == columns:
+                headers += 1  # files that were joined, with the names in each
+                continue
+            if any(row[width:]):
                 raise UserError(
                     f"{path}, {place}: more cells than columns ({', '.join(columns)}); a text that "
                     'holds what stands between cells must be in double quotes, "like this"; or '
                     "name what that is: --delimiter"
                 )
             yield tuple(row[i] if i < len(row) else None for i in places)
-        lost = f"{path.name}: {spilled:,} rows go on in columns without a name, which are not read"
-        if spilled and lost not in notes:
-            notes.append(lost)
+        for count, what in (
+            (spilled, "rows go on in columns without a name, which are not read"),
+            (headers, "rows repeat the column names, and are left out"),
+        ):
+            if count and f"{path.name}: {count:,} {what}" not in notes:
+                notes.append(f"{path.name}: {count:,} {what}")
 
     form += ", column names in the first row" if named else ", no column names"
-    return Table(path, form, columns, rows, notes)
+    return Table(path, form, columns, rows, notes, numbered=not named)
 
 
 def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
@@ -95,7 +104,11 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
             reader = csv.reader(lines, strict=True, **how)
             try:
                 for row in filter(None, reader):
-                    yield f"line {reader.line_num + leave_out}", row
+                    place = f"line {reader.line_num + leave_out}"
+                    if not any("looks like" in note for note in notes) and swallows(row, how):
+                        what = "a quoted text holds a line that looks like a row"
+                        notes.append(f"{path.name}, {place}: {what}; if it is one: --quoting none")
+                    yield place, row
             except csv.Error as error:
                 raise UserError(
                     f"{path}, line {reader.line_num} or before: not readable as CSV ({error}); a "
@@ -106,6 +119,16 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
     names = {sign: f"{name}-separated" for name, sign in SEPARATORS.items()}
     form = names.get(how["delimiter"], f"separated by {how['delimiter']!r}")
     return cut(path, f"{spoken(encoding)}, {form}", records, header, notes)
+
+
+def swallows(row, how):
+    """Whether a cell holds a line that looks like a row: a quote may have been left open."""
+    for cell in row:
+        for line in cell.splitlines()[1:] if "\n" in cell else ():
+            parts = line.split(how["delimiter"])
+            if len(parts) == len(row) > 1 and min(len(parts[0]), len(parts[-1])) < 12:
+                return True
+    return False
 
 
 def read_json(path, encoding, notes):
@@ -163,8 +186,9 @@ def read_parquet(path, notes):
 
     with opened() as file:
         schema = file.schema_arrow
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = features.get("info", {}).get("features", {})
+    features = {}
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # not of datasets
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"].copy()
     classes = {
         name: one["names"]
         for name, one in features.items()
@@ -188,28 +212,34 @@ def read_sheet(path, header, notes):
         raise UserError(f"{path}: to read spreadsheets takes openpyxl: {how}") from error
     with open_bytes(path) as stream:
         content = io.BytesIO(stream.read())
-    try:
-        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
-    sheet = book.worksheets[0]
-    if len(book.worksheets) > 1:
-        notes.append(f"{path.name}: its first sheet of {len(book.worksheets)}, {sheet.title!r}")
 
     def records():
-        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
-            if any(cell is not None for cell in row):
-                yield f"row {number}", ["" if cell is None else cell for cell in row]
+        try:
+            book = openpyxl.load_workbook(content, read_only=True, data_only=True)
+            for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+                if any(cell is not None for cell in row):
+                    yield f"row {number}", ["" if cell is None else cell for cell in row]
+        except Exception as error:  # a damaged file: about ten types
+            raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
+        what = f"{path.name}: its first sheet of {len(book.worksheets)} is read"
+        if len(book.worksheets) > 1 and what not in notes:
+            notes.append(what)
 
     return cut(path, "sheet", records, header, notes)
 
 
 def class_folders(folder):
     """{class: folder} of a folder whose folders are classes that hold .txt files, else {}."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    # A folder that holds folders of texts is none: beside train/pos IMDB has train/urls_pos.txt.
-    found = (path for path in inside if any(path.glob("*.txt")) and not any(path.glob("*/*.txt")))
-    return {path.name: path for path in found}
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    if any(re.split("[.-]", path.name.lower())[0] == "train" for path in inside):
+        return {}  # it has splits
+    inside = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    return {path.name: path for path in inside if texts_in(path)}
+
+
+def texts_in(folder):
+    """The .txt files of a folder."""
+    return [p for p in folder.iterdir() if p.suffix.lower() == ".txt" and p.name[0] != "."]
 
 
 def read_folders(folder, encoding, notes):
@@ -222,10 +252,14 @@ def read_folders(folder, encoding, notes):
     def number(path):  # 2_1.txt before 10_1.txt: neighbours are reviews of one film
         return [int(part) if part.isdecimal() else 0 for part in path.stem.split("_")], path.name
 
+    left_out = sum(len(list(place.iterdir())) - len(texts_in(place)) for place in classes.values())
+    if left_out:
+        notes.append(f"{folder.name}: {left_out:,} files that do not end in .txt are left out")
+
     def rows(wanted):
         told = []
         for name, place in classes.items():
-            for path in sorted(place.glob("*.txt"), key=number):
+            for path in sorted(texts_in(place), key=number):
                 with open_text(path, encoding or find_encoding(path, told)) as lines:
                     row = {"text": lines.read(), "label": name}
                 yield tuple(row.get(column) for column in wanted)
@@ -244,12 +278,13 @@ def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, head
     file may be of any length. Raises UserError, with the place where something is wrong; so may the
     rows.
     """
-    path, notes, kind = Path(path), [], kind_of(path)
+    path, notes = Path(path), []
     header = header, known
     if class_folders(path):
         return read_folders(path, encoding, notes)
     if not path.is_file():
         raise UserError(f"{path} is not a file: check the path")
+    kind = kind_of(path)
     if kind is None:
         known = ", ".join(filter(None, KINDS))
         what = f"has to end in one of {known}, perhaps with .gz or .zip behind it"
@@ -297,66 +332,7 @@ def read_lines(path, encoding, notes):
     return Table(path, f"{spoken(encoding)}, a text a line", ["text"], rows, notes)
 
 
-# ------------------------------------------------------------------------------ 3. its columns
-def choose_columns(table, text_column=None, label_column=None, usual=(), needs_label=True):
-    """Which columns of a Table hold the texts, and which the labels: (list of names, name or None).
-
-    text_column, label_column: what was typed; "title,text" joins two columns. usual: what else is
-    tried first, those of a model's training. Else they are known by their names. Raises one
-    UserError for all that is missing, with the likeliest choice.
-    """
-    if not table.columns:
-        raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
-    kinds = ("texts", text_column, TEXTS), ("labels", label_column, LABELS)
-    chosen, missing, by_name = {}, {}, []
-    for n, (kind, typed, names) in enumerate(kinds):
-        found = find_columns(table, typed or (usual[n] if n < len(usual) else names[0]))
-        alike = [column for column in table.columns if plain_name(column) in names]
-        if not typed and not found:
-            found = find_columns(table, names[0])
-            if not found and len(alike) == 1:
-                found = find_columns(table, alike[0])
-                by_name.append(f"{kind} in {alike[0]!r}")
-        if not found and (typed or kind == "texts" or needs_label):
-            named = f"column {typed!r}" if typed else f"column of {kind} that is known by its name"
-            missing[kind] = named
-        chosen[kind] = found
-    where = table.path.name if isinstance(table.path, Path) else table.path
-    if by_name:
-        table.notes.append(f"{where}: {', '.join(by_name)}, by the names")
-    if missing:
-        text, label, more = likeliest(table)
-        likely = {"texts": text, "labels": label}
-        named = [name for name in table.columns if name]
-        if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
-            # Without names, two columns can be told apart by what they hold.
-            chosen = {kind: [name] for kind, name in likely.items() if name is not None}
-            what = ", ".join(f"{kind} in column {name}" for kind, (name,) in chosen.items())
-            table.notes.append(f"{where}: {what}, by what they hold; else: --text-column ...")
-            missing = {} if "labels" in chosen or not needs_label else missing
-    if missing:
-        options = {"texts": "--text-column", "labels": "--label-column"}
-        words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
-        columns = ", ".join(map(repr, table.columns)) or "none"
-        if table.columns == ["text"] and list(missing) == ["labels"]:
-            words = ["--delimiter, if one separates them in each line"]
-        both = f" (or --text-column {shlex.quote(','.join(more))}, joined)"
-        raise UserError(
-            f"{table.path} has no {' and no '.join(missing.values())}; its columns are {columns}: "
-            f"name {'it' if len(missing) == 1 else 'them'}, most likely with {' '.join(words)}"
-            f"{both * ('texts' in missing and len(more) > 1)}"
-        )
-    return chosen["texts"], (chosen.get("labels") or [None])[0]
-
-
-def find_columns(table, typed):
-    """The columns that were typed, one or several with commas between them; [] without one."""
-    if table.like(typed):
-        return [table.like(typed)]
-    parts = [table.like(part) for part in typed.split(",")]
-    return parts if None not in parts else []
-
-
+# ------------------------------------------------------------------------------ 3. its rows
 def texts_and_labels(table, columns, label_column):
     """Yield (text, label) of each row, as they stand; several columns are joined to a text."""
     wanted = [*columns, *filter(None, [label_column])]

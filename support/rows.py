@@ -22,8 +22,9 @@ from support import devices, errors
 from support.errors import UserError, check_counts
 from support.files import check_target, content_digest, file_digest, model_digest, only_writer
 from support.files import open_to_append, write_whole
-from support.reading import choose_columns, texts_and_labels
-from support.tables import HOW, Source, how_to_read, usable_text
+from support.reading import texts_and_labels
+from support.tables import HOW, Source, how_to_read
+from support.textfiles import choose_columns, usable_text
 
 WORDS = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json")  # beside a model's weights
 COLUMNS = ("text", "label", "predicted", "score", "error")
@@ -236,7 +237,8 @@ def typed_lines(clean, encoding=None):
             line = input("> ") if prompt else next(sys.stdin)
         except (EOFError, StopIteration):
             return
-        except UnicodeDecodeError as error:
-            raise UserError("standard input is not UTF-8: name its --encoding") from error
+        except UnicodeError as error:
+            kind = encoding or "UTF-8"
+            raise UserError(f"standard input is not {kind}: name its --encoding") from error
         if clean(line):
             yield line.rstrip("\n")

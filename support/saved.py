@@ -87,6 +87,8 @@ def read_run(folder, max_length=None):
     Raises UserError where the folder holds no model.
     """
     folder = Path(folder)
+    if max_length is not None and max_length < 3:
+        raise UserError(f"--max-length {max_length}: has to be 3 or more, [CLS] token [SEP]")
     if not folder.is_dir():
         make = "python finetune.py --demo makes one"
         raise UserError(f"--model {folder}: there is no such folder; {make}")

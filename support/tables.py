@@ -13,8 +13,9 @@ from pathlib import Path
 
 from support.errors import UserError
 from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
-from support.reading import Table, choose_columns, class_folders, kind_of, open_table
+from support.reading import KINDS, PACKED, Table, class_folders, kind_of, open_table
 from support.reading import texts_and_labels
+from support.textfiles import choose_columns, usable_text
 
 # How a file is to be read, where the user knows better: options of several commands.
 HOW = ("text_column", "label_column", "labels", "encoding", "delimiter", "quoting", "header")
@@ -30,7 +31,7 @@ class Source:
     """What a data set holds: splits {role: (texts, labels)}, as they stand, in their order.
 
     how: see HOW; and "usual", the columns to try first. text_column, label_column: where they were
-    found. classes: the names of all classes in their order, where the data say so, else None.
+    found in train. classes: the names of all in their order, where the data say so, else None.
     notes: what was decided on the way, printable lines.
     """
 
@@ -46,7 +47,12 @@ class Source:
 
     def add(self, role, table):
         """Read a Table as a split. Without labels it is left out, unless it is train."""
-        columns, label_column = choose_columns(table, *self.asked, needs_label=role == "train")
+        text_column, label_column, usual = self.asked
+        if role != "train":  # the others may have other names
+            usual = tuple(filter(None, (text_column, label_column))) or usual
+            text_column = label_column = None
+        asked = text_column, label_column, usual
+        columns, label_column = choose_columns(table, *asked, needs_label=role == "train")
         if label_column is None:
             self.notes.append(f"{role}: has no labels, so it is left out")
             return
@@ -54,12 +60,12 @@ class Source:
         labels = [label for _, label in pairs]
         if names := table.classes.get(label_column):  # numbers that stand for names
             names = list(map(label_name, names))
-            # -1 is how the datasets library writes "not given".
-            labels = [None if label in (None, -1) else names[label] for label in labels]
-            self.classes = names
+            labels = names_of_numbers(labels, names, table.path)
+            self.classes = names if role == "train" else self.classes
         self.notes += [note for note in table.notes if note not in self.notes]
         self.splits[role] = [text for text, _ in pairs], labels
-        self.text_column, self.label_column = ",".join(columns), label_column
+        if role == "train":
+            self.text_column, self.label_column = ",".join(columns), label_column
         self.form = self.form or table.form
 
 
@@ -68,7 +74,7 @@ def how_to_read(arguments, typed, same):
 
     arguments: of its run.json. Other data are looked at anew. The meaning of labels stays.
     """
-    how = {name: arguments.get(name) for name in (HOW if same else ["labels"])}
+    how = {name: arguments.get(name) for name in (HOW[2:] if same else ["labels"])}
     how |= {name: value for name, value in typed.items() if name in HOW and value is not None}
     return how | {"usual": tuple(filter(None, map(arguments.get, HOW[:2])))}
 
@@ -97,7 +103,7 @@ def load_source(data, **how):
     source = Source(data, **how)
     if path.is_dir():
         add_folder(source, path)
-    elif path.suffix and kind_of(path) or data.startswith((".", "/", "~")):
+    elif path.suffix and kind_of(path) is not None or data.startswith((".", "/", "~")):
         raise UserError(f"--data {data}: there is no such file or folder")
     else:
         add_hub_dataset(source)
@@ -105,7 +111,8 @@ def load_source(data, **how):
     # only where train has it too.
     trained = set(map(str, source.splits.get("train", ((), ()))[1])) - {"None", ""}
     for role, (_, labels) in list(source.splits.items()):
-        if set(map(str, labels)) - ({"None", "", "-1"} - trained) == set():
+        nothing = {"", "-1", *NO_LABEL} - set(map(str.lower, trained))
+        if {str(label).lower() for label in labels} <= nothing:
             del source.splits[role]
             source.notes.append(f"{role}: has no labels, so it is left out")
     if "train" not in source.splits:
@@ -123,7 +130,9 @@ def add_folder(source, folder):
     found = {}
     for place in (folder, folder / "data"):
         for path in sorted(place.iterdir()) if place.is_dir() and not found else ():
-            stem = path.name.lower().split(".")[0]
+            stem = path.name.lower()
+            for suffix in (*PACKED, *filter(None, KINDS)):
+                stem = stem.removesuffix(suffix)
             part = re.fullmatch(r"(.+?)-\d{5}-of-(\d{5})", stem)
             usable = class_folders(path) or path.is_file() and kind_of(path) is not None
             for role, others in ROLES.items() if usable else ():
@@ -136,8 +145,8 @@ def add_folder(source, folder):
             raise UserError(f"{folder}: of {role!r} there is {names}: keep one file, or all parts")
         tables = list(map(source.open, paths))
         for other in tables[1:]:
-            if other.columns != tables[0].columns:
-                raise UserError(f"{other.path} has other columns than {tables[0].path}")
+            if (other.columns, other.classes) != (tables[0].columns, tables[0].classes):
+                raise UserError(f"{other.path} has other columns or classes than {tables[0].path}")
         rows, first = [table.rows for table in tables], tables[0]
         first.rows = lambda wanted, rows=rows: (row for one in rows for row in one(wanted))
         source.add(role, first)
@@ -166,11 +175,8 @@ def add_hub_dataset(source):
         split = found[role]
         names = {key: getattr(kind, "names", None) for key, kind in split.features.items()}
         where = f"the data set {data!r}"
-        source.add(role, Table(where, "", split.column_names, columns_of(split), [], names))
-
-
-def columns_of(split):
-    return lambda wanted: zip(*(split[column] for column in wanted))
+        rows = lambda wanted, split=split: zip(*(split[column] for column in wanted))  # noqa: E731
+        source.add(role, Table(where, "", split.column_names, rows, [], names))
 
 
 # ------------------------------------------------------------------------------ 2. labels
@@ -182,6 +188,7 @@ def label_name(value):
     if isinstance(value, (list, dict, bytes)):
         raise UserError(f"the label {value!r} is neither a number nor a name")
     text = "" if value is None or value != value else " ".join(str(value).split())
+    text = unicodedata.normalize("NFC", text)  # an accent may be a sign of its own, and look alike
     # Not float(): it reads the names "1_1" and "1e1" as numbers, and loses digits of long ones.
     # And 007 is a name: a number does not begin with a 0.
     if not re.fullmatch(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)", text):
@@ -193,6 +200,16 @@ def label_name(value):
             "or names; turn scores into classes first"
         )
     return str(whole or 0)  # "-0" is 0
+
+
+def names_of_numbers(labels, names, where):
+    """Labels of a ClassLabel by name. -1 is how the datasets library writes "not given"."""
+    found = {None: None, -1: None, **dict(enumerate(names)), **{name: name for name in names}}
+    try:
+        return [found[label] for label in labels]
+    except (KeyError, TypeError) as error:
+        what = f"has the label {error} where its classes are 0 to {len(names) - 1}"
+        raise UserError(f"{where} {what} ({', '.join(names[:10])})") from error
 
 
 def plain_labels(values):
@@ -220,9 +237,8 @@ def parse_renames(labels):
 def find_label_names(labels, renames=None, classes=None):
     """The classes of a data set, in their order: the data's own, numbers by size, or the alphabet.
 
-    labels: raw values. renames: of --labels. classes: the names in their order, where the data say
-    so. Returns two or more names. Raises UserError where there are fewer, or so many that this
-    cannot be the label column.
+    labels: raw values. renames: of --labels. classes: of a Source. Returns two or more names.
+    Raises UserError where there are fewer, or so many that this cannot be the label column.
     """
     renames = parse_renames(renames)
     counts = Counter(plain_labels(labels))
@@ -235,13 +251,14 @@ def find_label_names(labels, renames=None, classes=None):
     names = [name for name in classes or sorted(counts) if name in counts]
     if not classes and all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         names.sort(key=int)
-    if set(names) == set(FULL_NAMES):
+    if set(names) == set(FULL_NAMES) and not renames:
         names = [FULL_NAMES[name] for name in names]
     names = [renames.get(name, name) for name in names]
     names = [name for name in dict.fromkeys(names) if name is not None]
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "nothing"
-        only += "".join(f" (and {name!r}, read as no label)" for name in no_label)
+        for name in no_label:
+            only += f" (and {name!r}, read as no label; else: --labels {name}={name})"
         raise UserError(f"the label column holds {only}: a classifier needs two classes or more")
     for name in names:  # printed, a hidden sign could fake another answer or color the terminal
         if not name.isprintable():
@@ -259,9 +276,8 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
     """The class number of each raw label, None where a row has no label.
 
     A label is looked up by its name. A number is a class's position only where the labels are
-    exactly 0 ... C-1, or where the model was trained on such numbers (`numbers`: the names by
-    number). What is not taken literally is said in `notes`. Raises UserError for a label that is
-    none of `names`: a guess would give wrong figures without a word.
+    exactly 0 ... C-1, or where the model was trained on such `numbers` (names by number). What is
+    not taken literally is said in `notes`. Raises UserError for a label that is none of `names`.
     """
     found, renames = plain_labels(labels), parse_renames(renames)
     counts, index, unknown = Counter(found), {None: None}, []
@@ -289,28 +305,29 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
             no_label(name, f"; if it is a class: --labels {name}={name}")
         else:
             unknown.append(name)
-    if unknown == ["-1"] or "-1" in unknown and {*unknown} - {"-1"} == positions(names):
+    if unknown == ["-1"] or numbers and "-1" in unknown:
         unknown.remove("-1")  # how the datasets library writes "not given"
-        no_label("-1")
+        no_label("-1", "; else: --labels -1=...")
     known = numbers and {*unknown} <= positions(numbers)
     alone = not any(place is not None for place in index.values())
     if unknown and (known or {*unknown} == positions(names) and alone):
         order = numbers if known else names
         meant = {name: place_of(order[int(name)]) for name in sorted(unknown, key=int)}
-        if None not in meant.values() and not any(re.fullmatch("-?[0-9]+", n) for n in names):
+        # "1 star", "2 stars": there a 1 may mean either.
+        if None not in meant.values() and not any(re.match("[+-]?[0-9]", n) for n in names):
             index |= meant
             said = ", ".join(f"{name} as {names[place]}" for name, place in meant.items())
-            notes.append(f"{where}: the label is a number: {said}")
+            notes.append(f"{where}: the label is a number: {said}; else: --labels 0=...")
             unknown = []
     if unknown:
         row, there = found.index(unknown[0]) + 1, ", ".join(sorted(counts)[:10])
         free = [name for i, name in enumerate(names) if i not in index.values()]
         say = ",".join(f"{old}={new}" for old, new in zip(sorted(unknown), free))
-        say = f"Say what they mean, such as --labels {say}; or leave" if say else "Leave"
+        say = f"Say what they mean, such as --labels={say}; or leave" if say else "Leave"
         raise UserError(
             f"{where}, row {row}: the label {unknown[0]!r} is not among the classes "
             f"{', '.join(names[:10])}; the labels here are {there}. {say} rows out with "
-            f"--labels {unknown[0]}="
+            f"--labels={unknown[0]}="
         )
     return [index[name] for name in found]
 
@@ -320,20 +337,6 @@ def positions(names):
 
 
 # ------------------------------------------------------------------------------ a split
-def is_blank(text):
-    """Whether a text shows nothing: it may still hold spaces, control signs, zero-width joiners."""
-    return all(unicodedata.category(sign)[0] in "CZ" for sign in text)
-
-
-def usable_text(value):
-    """(text, error) of a cell: what to show, and why it is no text (or "" if it is one)."""
-    if value is None or value != value:  # nan, which tables write for a missing text
-        return "", ""
-    if not isinstance(value, str):
-        return str(value)[:100], f"no text, but {type(value).__name__}"
-    return value, ""
-
-
 def usable_rows(texts, labels, names, role, notes, clean, renames=None, numbers=None):
     """Clean the texts, number the labels, and leave out the rows that lack one or the other.
 
@@ -372,18 +375,16 @@ def require_all_classes(splits, names, notes):
     What validation or test lack they cannot measure: that is said.
     """
     for role, split in splits.items():
-        absent = [name for c, name in enumerate(names) if c not in set(split["labels"])]
+        there = set(split["labels"])
+        absent = [name for c, name in enumerate(names) if c not in there]
         some = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         if absent and (role == "train" or len(absent) == len(names)):
             why = "; ".join(["more data, or a larger --subset"] + [n for n in notes if role in n])
-            raise UserError(
-                f"the {role} split ({len(split['labels'])} reviews) has no review of {some}: "
-                f"it takes {why}"
-            )
+            has = f"the {role} split ({len(split['labels'])} reviews) has no review of {some}"
+            raise UserError(f"{has}: it takes {why}")
         if absent:
             notes.append(f"warning: no {role} review is {some}: how well that is told, nobody sees")
     for name in names:
-        if alike := [n for n in names if n != name and n.casefold() == name.casefold()]:
-            notes.append(f"warning: {name} and {alike[0]} are two classes; as one: "
-                         f"--labels {name}={alike[0]}")
-            break
+        if alike := [n for n in names if n > name and n.casefold() == name.casefold()]:
+            as_one = f"as one: --labels {name}={alike[0]}"
+            notes.append(f"warning: {name} and {alike[0]} are two classes; {as_one}")

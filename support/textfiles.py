@@ -1,4 +1,4 @@
-"""From bytes to cells: how a text file is packed, encoded and divided, and what columns hold.
+"""From bytes to cells: how a text file is packed, encoded and divided, and which column is which.
 
 Each find_...() adds a printable line to `notes` for what it decides, with the option that says
 otherwise: a guess that nobody hears of would be found weeks later.
@@ -10,9 +10,12 @@ import csv
 import gzip
 import io
 import re
+import shlex
+import unicodedata
 import zipfile
 import zlib
 from itertools import dropwhile, islice
+from pathlib import Path
 
 from support.errors import UserError
 
@@ -20,7 +23,10 @@ csv.field_size_limit(1 << 30)  # a long review has more than the usual limit, 13
 
 SAMPLE = 1000  # rows that are looked at before something is decided
 PIECE = 1 << 16  # bytes
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARKS = {codecs.BOM_UTF8: "utf-8-sig"}  # the first bytes of a file, and what they say
+MARKS |= {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16's
+MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+ASCII = bytes(range(128))
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 # Column names that say what a column holds. v1 and v2: what spreadsheets made of the SMS spam set.
 TEXTS = "text review sentence comment content message body tweet document v2".split()
@@ -30,10 +36,21 @@ LABELS = LABELS.split()
 
 def plain_name(column):
     """A column's name without what people do not see in it."""
-    return str(column).strip().casefold()
+    return str(column).lstrip("\ufeff").strip().casefold()
 
 
 # ------------------------------------------------------------------------------ 1. bytes
+def name_in_zip(path):
+    """The name of the one file in a .zip (a Mac adds files of its own)."""
+    with zipfile.ZipFile(path) as packed:
+        names = [one.filename for one in packed.infolist() if not one.is_dir()]
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        held = ", ".join(names[:5]) or "nothing"
+        raise UserError(f"{path} holds {len(names)} files ({held}): unpack it first")
+    return names[0]
+
+
 @contextlib.contextmanager
 def open_bytes(path):
     """The bytes of a file, unpacked if it is a .gz, or a .zip of a single file."""
@@ -44,12 +61,7 @@ def open_bytes(path):
                 yield opened.enter_context(gzip.open(path))
             elif kind == ".zip":
                 packed = opened.enter_context(zipfile.ZipFile(path))
-                names = [one.filename for one in packed.infolist() if not one.is_dir()]
-                names = [name for name in names if not name.startswith("__MACOSX/")]
-                if len(names) != 1:
-                    held = ", ".join(names[:5]) or "nothing"
-                    raise UserError(f"{path} holds {len(names)} files ({held}): unpack it first")
-                yield opened.enter_context(packed.open(names[0]))
+                yield opened.enter_context(packed.open(name_in_zip(path)))
             else:
                 yield opened.enter_context(open(path, "rb"))
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -65,10 +77,11 @@ def find_encoding(path, notes):
     so it is said, with a word that depends on it, and what is clearly something else is refused.
     """
     with open_bytes(path) as stream:
-        piece, lines = stream.read(PIECE), 1
+        piece, lines, sure = stream.read(PIECE), 1, 0  # sure: bytes of other signs than ASCII's
         for mark, name in MARKS.items():
             if piece.startswith(mark):
-                notes += [f"{path.name}: UTF-16, by the mark at its start"] * (name == "utf-16")
+                if name != "utf-8-sig":
+                    notes.append(f"{path.name}: {name.upper()}, by the mark at its start")
                 return name
         if b"\0" in piece:
             what = "holds zero bytes: it is no text, or UTF-16 without its mark"
@@ -79,6 +92,7 @@ def find_encoding(path, notes):
                 decoder.decode(piece)
                 before, piece = piece, stream.read(PIECE)
                 lines += before.count(b"\n") if piece else 0
+                sure += len(before.translate(None, ASCII))
             decoder.decode(b"", final=True)
             return "utf-8"
         except UnicodeDecodeError as error:
@@ -87,7 +101,7 @@ def find_encoding(path, notes):
             lines += error.object[: error.start].count(b"\n")
     broken = piece.decode("utf-8", "replace").count("\ufffd")
     whole = sum(sign > "\x7f" for sign in piece.decode("utf-8", "replace")) - broken
-    if whole > broken:
+    if sure or whole >= broken:
         how = "mend that line, or read all of it otherwise with --encoding"
         raise UserError(f"{path} is UTF-8, but not in line {lines}: {how}")
     western = piece.decode("cp1252", "replace")
@@ -159,8 +173,9 @@ def find_dialect(path, encoding, kind, delimiter, quoting, notes):
         widths = [len(row) for row in rows or [[]]]
         usual = max(widths, key=lambda width: (widths.count(width), width == widths[0]))
         fits = min(usual, widths[0]) > 1 and widths.count(usual) / len(widths)
-        tried.append((fits, usual if fits else widths[0], sign, blanks))
-    _, usual, sign, blanks = max(tried, key=lambda one: one[:2])
+        likelier = sign == ("\t" if kind == ".tsv" else ",")  # where nothing else decides
+        tried.append((fits, usual if fits else widths[0], likelier, sign, blanks))
+    _, usual, _, sign, blanks = max(tried, key=lambda one: one[:3])
     sign = sign if usual > 1 or len(wanted) == 1 else ","  # a single column
     how |= {"delimiter": sign, "skipinitialspace": bool(blanks or quoting == "blanks")}
     usual = "\t" if kind == ".tsv" else ","
@@ -208,26 +223,104 @@ def find_header(rows, header, known, said, notes):
     It does not where it looks like the others: a number where a name would stand, or a value that
     comes again below it. Row 1 must not be lost. known: names that would settle it.
     """
-    first, others = [plain_name(cell) for cell in rows[0]], rows[1:]
+    first = [plain_name(cell) for cell in rows[0]]
+    # Files that were joined repeat their names.
+    others = [row for row in rows[1:] if list(map(plain_name, row)) != first]
     if header:
         return header == "yes"
     names = [name for name in first if name]
+    again = max(
+        (
+            sum(cell == plain_name(row[i]) for row in others if i < len(row))
+            for i, cell in enumerate(first)
+            if cell
+        ),
+        default=0,
+    )
     looked_for = {plain_name(name) for name in known if not str(name).isdecimal()}
     if {*names} & {*TEXTS, *LABELS, *looked_for}:
-        return True
-    if names == [str(n) for n in range(len(names))]:
+        named = again < max(1, len(others) / 10)  # unless "comment" is a label that comes again
+    elif names == [str(n) for n in range(len(names))] and len(names) > 1:
         return True  # 0, 1, 2: what pandas writes where a table has no names
-    again = any(
-        cell and any(cell == plain_name(row[i]) for row in others if i < len(row))
-        for i, cell in enumerate(first)
-    )
-    # Who looks for column 2 has a table without names, such as the one of a model's training.
-    asked = any(str(name).isdecimal() for name in known)
-    if again or asked or any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
+    else:
+        # Who looks for column 2 has a table without names, such as the one of a model's training.
+        asked = any(str(name).isdecimal() for name in known)
+        named = not (again or asked or any(re.fullmatch(r"-?[0-9.]+", name) for name in names))
+        if named:
+            notes.append(f"{said}the first row holds the column names; if not: --no-header")
+    if not named:
         what = "no column names, so the columns are 1, 2, ..."
         notes.append(f"{said}{what}; if the first row holds names: --header")
-        return False
-    return True
+    return named
+
+
+# ------------------------------------------------------------------------------ 3. columns
+def choose_columns(table, text_column=None, label_column=None, usual=(), needs_label=True):
+    """Which columns of a Table hold the texts, and which the labels: (list of names, name or None).
+
+    text_column, label_column: what was typed; "title,text" joins two columns. usual: what else is
+    tried first, those of a model's training. Else they are known by their names. Raises one
+    UserError for all that is missing, with the likeliest choice.
+    """
+    if not table.columns:
+        raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
+    if any(map(str.isdecimal, usual)) and (not table.numbered or likeliest(table)[0] != usual[0]):
+        usual = ()  # a place among columns, where this table has names, or others in that place
+    kinds = ("texts", text_column, TEXTS), ("labels", label_column, LABELS)
+    chosen, missing, by_name = {}, {}, []
+    for n, (kind, typed, names) in enumerate(kinds):
+        found = find_columns(table, typed or (usual[n] if n < len(usual) else names[0]))
+        alike = [column for column in table.columns if plain_name(column) in names]
+        if not typed and not found:
+            found = find_columns(table, names[0])
+            if not found and len(alike) == 1:
+                found = find_columns(table, alike[0])
+                by_name.append(f"{kind} in {alike[0]!r}")
+        if not found and (typed or kind == "texts" or needs_label):
+            named = f"column {typed!r}" if typed else f"column of {kind} that is known by its name"
+            missing[kind] = named
+        chosen[kind] = found
+    where = table.path.name if isinstance(table.path, Path) else table.path
+    if by_name:
+        table.notes.append(f"{where}: {', '.join(by_name)}, by the names")
+    if missing:
+        text, label, more = likeliest(table)
+        likely = {"texts": text, "labels": label}
+        named = [name for name in table.columns if name]
+        if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
+            # Without names, two columns can be told apart by what they hold.
+            likely["labels"] = likely["labels"] if needs_label else None
+            chosen = {kind: [name] for kind, name in likely.items() if name is not None}
+            what = ", ".join(f"{kind} in column {name}" for kind, (name,) in chosen.items())
+            else_ = "--text-column, --label-column"
+            table.notes.append(f"{where}: {what}, by what they hold; else: {else_}")
+            missing = {} if "labels" in chosen or not needs_label else missing
+    if missing:
+        options = {"texts": "--text-column", "labels": "--label-column"}
+        words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
+        columns = ", ".join(map(repr, table.columns)) or "none"
+        if table.columns == ["text"] and list(missing) == ["labels"]:
+            words = ["--delimiter, if one separates them in each line"]
+        no_names = "; or, if the first row holds no names: --no-header"
+        both = f" (or --text-column {shlex.quote(','.join(more))}, joined)"
+        raise UserError(
+            f"{table.path} has no {' and no '.join(missing.values())}; its columns are {columns}: "
+            f"name {'it' if len(missing) == 1 else 'them'}, most likely with {' '.join(words)}"
+            f"{both * ('texts' in missing and len(more) > 1)}"
+            f"{no_names * any('--no-header' in note for note in table.notes)}"
+        )
+    label = (chosen.get("labels") or [None])[0]
+    if label in chosen["texts"] or len(set(chosen["texts"])) < len(chosen["texts"]):
+        raise UserError(f"{table.path}: a column cannot be a text twice, or text and label at once")
+    return chosen["texts"], label
+
+
+def find_columns(table, typed):
+    """The columns that were typed, one or several with commas between them; [] without one."""
+    if table.like(typed):
+        return [table.like(typed)]
+    parts = [table.like(part) for part in typed.split(",")]
+    return parts if None not in parts else []
 
 
 def likeliest(table):
@@ -238,22 +331,37 @@ def likeliest(table):
     """
     words, kinds, sentences = {}, {}, []
     for column in filter(None, table.columns):
+        cells = []
         with contextlib.suppress(UserError, ValueError, OverflowError):  # a date after 9999, say
-            cells = [value for (value,) in islice(table.rows([column]), SAMPLE)]
-            values = [str(value) for value in cells if value not in (None, "")]
-            letters = sum(sum(map(str.isalpha, value)) for value in values)
-            words[column] = sum(len(value.split()) for value in values), letters
-            sentences += [column] * (words[column][0] >= 3 * max(1, len(values)))
-            few = len(set(values)) <= max(2, len(values) / (10 if len(values) > 100 else 2))
-            number = any(re.fullmatch(r"-?[0-9]*\.[0-9]*[1-9]0*", value) for value in values)
-            if few and 2 * len(values) >= len(cells) and not number:
-                one = len(set(values)) == 1
-                named = any(name in plain_name(column) for name in LABELS if name != "v1")
-                kinds[column] = one, not named, len(set(values))
-                if one and not values[0].isdecimal():
-                    del kinds[column]
+            cells.extend(value for (value,) in islice(table.rows([column]), SAMPLE))
+        values = [str(value) for value in cells if value not in (None, "")]
+        letters = sum(sum(map(str.isalpha, value)) for value in values)
+        words[column] = sum(len(value.split()) for value in values), letters
+        sentences += [column] * (words[column][0] >= 3 * max(1, len(values)))
+        few = len(set(values)) <= max(2, len(values) / (10 if len(values) > 100 else 2))
+        number = any(re.fullmatch(r"-?[0-9]*\.[0-9]*[1-9]0*", value) for value in values)
+        if values and few and 2 * len(values) >= len(cells) and not number:
+            one = len(set(values)) == 1
+            named = any(name in plain_name(column) for name in LABELS if name != "v1")
+            kinds[column] = one, not named, len(set(values))
+            if one and not values[0].isdecimal():
+                del kinds[column]
     text = max(words, key=words.get, default=None)
     few = {column: kind for column, kind in kinds.items() if column != text}
     others = [column for column in words if column != text]
     label = others[0] if len(words) == 2 and others else min(few, key=few.get, default=None)
     return text, label, sentences
+
+
+def is_blank(text):
+    """Whether a text shows nothing: it may still hold spaces, control signs, zero-width joiners."""
+    return all(unicodedata.category(sign)[0] in "CZ" for sign in text)
+
+
+def usable_text(value):
+    """(text, error) of a cell: what to show, and why it is no text (or "" if it is one)."""
+    if value is None or value != value:  # nan, which tables write for a missing text
+        return "", ""
+    if not isinstance(value, str):
+        return str(value)[:100], f"no text, but {type(value).__name__}"
+    return value, ""

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from dataset import load_split, load_splits
 from support.errors import UserError
-from support.reading import choose_columns, open_table, texts_and_labels
+from support.reading import open_table, texts_and_labels
 from support.rows import open_asked
 from support.tables import find_label_names, load_source
+from support.textfiles import choose_columns
 
 TEXTS = (
     "Loved it, every minute",

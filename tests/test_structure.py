@@ -226,9 +226,9 @@ def test_a_chapter_keeps_to_its_length(name):
     "folders, most",
     [
         ([""], 1550),
-        (["support"], 3866),
+        (["support"], 3957),
         (["extras"], 2950),
-        (["", "support", "extras"], 8308),
+        (["", "support", "extras"], 8402),
         (["docs", "docs/results"], 930),
     ],
     ids=["chapters", "support", "extras", "all", "docs"],
@@ -237,7 +237,8 @@ def test_a_floor_keeps_to_its_length(folders, most):
     """Promised is an evening for the chapters. The floors around them must not make it a week.
 
     support was to have 2,500 lines, and has what its work took: the numbers here are what was
-    reached. They go up only for something that users asked for, and then by what it takes.
+    reached. They go up only for something that users asked for, and then by what it takes. (The
+    last time by 1,100: files as people have them, labels, models of others.)
     """
     length = sum(len(source.splitlines()) for source in read_tree(*folders).values())
     assert length <= most, f"{length} lines"

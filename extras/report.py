@@ -21,7 +21,7 @@ from model import choose_hardware
 from extras.kept import command_line, read_answers, read_figures, read_history
 from support.files import check_target, read_json, write_whole
 from support.pretrained import find_model
-from support.saved import confused, read_run, surest_mistakes
+from support.saved import confused, read_run, shown_classes, surest_mistakes
 from extras import charts
 from extras.calibration import answers_of, calibration_error, coverage, reliability, temperature_for
 from extras.compare import difference_interval, mcnemar
@@ -138,12 +138,13 @@ def show_test(found, floor):
         ]
     per_class = [
         [name, *(f"{one[key]:.2%}" for key in ("precision", "recall", "f1"))]
-        for name, one in figures["per_class"].items()
+        for name, one in shown_classes(figures)
     ]
+    few = f", of the lowest {len(per_class)}" * (len(per_class) < len(names))
     return (
         table(rows)
         + table(confusion, columns)
-        + table(per_class, ["class", "precision", "recall", "F1"])
+        + table(per_class, [f"class{few}", "precision", "recall", "F1"])
     )
 
 

@@ -48,9 +48,7 @@ def show_data(args, load_splits):
         if source.classes and role == "rows":
             labels = names_of_numbers(labels, list(map(label_name, source.classes)), args.data)
         names = names or find_label_names(labels, args.labels, source.classes)
-        indices = label_indices(
-            labels, names, role, source.notes, args.labels, source.classes
-        )
+        indices = label_indices(labels, names, role, source.notes, args.labels, source.classes)
         counts, total = Counter(indices), total + len(labels)
         classes = counted({name: counts[c] for c, name in enumerate(names)})
         without = f"; {counts[None]:,} without a label" * bool(counts[None])
@@ -59,7 +57,8 @@ def show_data(args, load_splits):
         for label, text in first:
             text = plain(text)
             text = text if len(text) <= 52 else f"{text[:50]} ..."
-            print(f"{'':11}{plain(str(label or '(no label)'))[:12]}: {text}")
+            label = "(no label)" if label in (None, "") else plain(str(label))[:12]
+            print(f"{'':11}{label}: {text}")
         rare = [name for c, name in enumerate(names) if counts[c] < FEW]
         if rare and role in ("rows", "train"):
             more = f" and {len(rare) - 5} others" if len(rare) > 5 else ""
@@ -113,8 +112,6 @@ def describe_draw(subset, labels, drawn, names, equal):
 
 
 # ------------------------------------------------------------------------------ 2. a run
-
-
 def print_plan(args, run, group_sizes, steps, phases):
     """Print the banner of a run; with --verbose all of it.
 

@@ -93,15 +93,22 @@ def find_model(name):
         raise hub_error("model", name, error) from error
 
 
+def as_typed(folder):
+    """The name of a model whose folder is in the hub's cache, else the folder."""
+    cached = [part for part in Path(folder).parts if part.startswith("models--")]
+    return cached[-1].removeprefix("models--").replace("--", "/") if cached else str(folder)
+
+
 def describe_other(folder, max_length=None):
     """What run.json would say of a classifier that somebody else has saved, as far as it shows.
 
     What had to be assumed stands in "assumed". Raises UserError for what is no such classifier.
     """
-    how = f"fine-tune it: python finetune.py --model {folder}"
+    name = as_typed(folder)
+    how = f"fine-tune it: python finetune.py --model {name}"
     if not any(folder.glob("*.safetensors")):
         what = "no weights as .safetensors (other formats can run code when they are opened)"
-        raise UserError(f"--model {folder}: has {what}")
+        raise UserError(f"--model {name}: has {what}")
     tokenizer = load_tokenizer(str(folder))
     try:
         config = load_config(str(folder))
@@ -110,11 +117,11 @@ def describe_other(folder, max_length=None):
         raise hub_error("model", str(folder), error) from error
     if config.problem_type == "multi_label_classification" or len(names) < 2:
         what = "its classes do not exclude each other" if len(names) > 1 else "it has no classes"
-        raise UserError(f"--model {folder}: {what}, so it cannot be asked for one; {how}")
+        raise UserError(f"--model {name}: {what}, so it cannot be asked for one; {how}")
     most = getattr(config, "max_position_embeddings", 512) or 512
     most = min(tokenizer.model_max_length, most, 512)
     arguments = dict.fromkeys(("data", "subset", "text_column", "label_column"))
-    arguments |= {"model": str(folder), "demo": False, "seed": 42}
+    arguments |= {"model": name, "demo": False, "seed": 42}
     arguments |= {"max_length": max_length or most, "truncation": "head"}
     return {
         "arguments": arguments,
@@ -124,7 +131,7 @@ def describe_other(folder, max_length=None):
         "results": {},
         "notes": [],
         "history": [],
-        "assumed": f"no run.json in {folder}, so: classes {', '.join(names[:8])} (config.json), "
+        "assumed": f"no run.json in {name}, so: classes {', '.join(names[:8])} (config.json), "
         f"texts cut after {arguments['max_length']} tokens (--max-length), white space folded",
     }
 

@@ -149,7 +149,8 @@ def read_json(path, encoding, notes):
                     raise UserError(f'{path}, {place}: not an object like {{"text": "..."}}')
                 if len(row) > 1 and all(isinstance(value, list) for value in row.values()):
                     lists = ", ".join(map(repr, list(row)[:4]))
-                    raise UserError(f"{path}: holds lists ({lists}), not rows: write them as a CSV")
+                    how = "three lines write them as CSV files, see docs/your-texts.md"
+                    raise UserError(f"{path}: holds lists ({lists}), not rows: {how}")
                 yield row
 
     def parsed(place, words):
@@ -218,7 +219,8 @@ def read_sheet(path, header, notes):
             book = openpyxl.load_workbook(content, read_only=True, data_only=True)
             for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
                 if any(cell is not None for cell in row):
-                    yield f"row {number}", ["" if cell is None else cell for cell in row]
+                    # As a CSV file would hold it: a text may be a number, 1984.
+                    yield f"row {number}", ["" if cell is None else str(cell) for cell in row]
         except Exception as error:  # a damaged file: about ten types
             raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
         what = f"{path.name}: its first sheet of {len(book.worksheets)} is read"

@@ -18,7 +18,7 @@ import torch
 
 from support.errors import TRUNCATIONS, WIDTH, UserError, plain, show
 from support.files import digest, model_digest, read_json, seen_from_here, write_whole
-from support.pretrained import class_names, describe_other, max_positions
+from support.pretrained import as_typed, class_names, describe_other, max_positions
 from support.tables import HOW
 
 # A folder that lacks one of these is no saved model; run.json is written last.
@@ -153,8 +153,9 @@ def check_loaded(folder, model, tokenizer, run, info):
     """
     if "assumed" in run:
         if info["missing_keys"] or info["mismatched_keys"]:
-            how = f"fine-tune it first: python finetune.py --model {folder}"
-            raise UserError(f"--model {folder}: has weights of an encoder and no head; {how}")
+            name = as_typed(folder)
+            how = f"fine-tune it first: python finetune.py --model {name}"
+            raise UserError(f"--model {name}: has weights of an encoder and no head; {how}")
         show("assumed", run["assumed"], file=sys.stderr)
     elif info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
         raise UserError(f"--model {folder}: its weights are not the whole model of config.json")
@@ -290,6 +291,14 @@ def listed(names, most=4):
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def shown_classes(figures):
+    """[(name, its figures), ...]; of many classes those with the lowest F1 (run.json has all)."""
+    rows = list(figures["per_class"].items())
+    if len(rows) <= MANY:
+        return rows
+    return sorted((row for row in rows if row[1]["n"]), key=lambda row: row[1]["f1"])[:10]
+
+
 def confused(figures, count=10):
     """The pairs of classes that are most often confused: [(is, called, reviews), ...]."""
     names, confusion = list(figures["per_class"]), figures["confusion"]
@@ -317,9 +326,8 @@ def print_scores(figures, title, note="", train_loss=None):
     one = 2 * common / (1 + common) / len(names)
     show("macro F1", f"{figures['macro_f1']:.2%}   mean F1 of the classes; always one: {one:.2%}")
     wide = max(10, *map(len, names))
-    rows = list(figures["per_class"].items())
-    if len(names) > MANY:  # the ones that are told worst; all are in run.json and --results
-        rows = sorted((row for row in rows if row[1]["n"]), key=lambda row: row[1]["f1"])[:10]
+    rows = shown_classes(figures)
+    if len(rows) < len(names):
         print(f"\nthe {len(rows)} classes of {len(names)} with the lowest F1")
     table = [f"{'':{wide}} precision    recall        F1   reviews"]
     for name, found in rows:

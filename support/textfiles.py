@@ -299,6 +299,8 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
         options = {"texts": "--text-column", "labels": "--label-column"}
         words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
         columns = ", ".join(map(repr, table.columns)) or "none"
+        if len(table.columns) == 1 and re.search(r"[,;|\t]", table.columns[0]):
+            words = ["--delimiter, and what stands between its columns"]
         if table.columns == ["text"] and list(missing) == ["labels"]:
             words = ["--delimiter, if one separates them in each line"]
         no_names = "; or, if the first row holds no names: --no-header"

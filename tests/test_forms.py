@@ -406,17 +406,19 @@ def test_the_conversions_on_the_page_work(tmp_path, monkeypatch):
     (tmp_path / "rt-polarity.neg").write_text("bad caf\u00e9\nawful, it is\n", encoding="cp1252")
     (tmp_path / "rt-polarity.pos").write_text("fine\n", encoding="cp1252")
     (tmp_path / "train_5500.label").write_text("LOC:city Where is it ?\nNUM:date When was it ?\n")
+    (tmp_path / "data_full.json").write_text('{"train": [["Hi, you", "hello"], ["Bye", "leave"]]}')
     (tmp_path / "texts.txt").write_text("one, two\nthree\n")
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    files = iter(["all.csv", "trec.csv", "all.csv"])
+    files = iter(["all.csv", "trec.csv", "train.csv", "all.csv"])
     expected = iter(
         [
             [("bad caf\u00e9", "neg"), ("awful, it is", "neg"), ("fine", "pos")],
             [("Where is it ?", "LOC:city"), ("When was it ?", "NUM:date")],
+            [("Hi, you", "hello"), ("Bye", "leave")],
             [("one, two", "a"), ("three", "b")],
         ]
     )
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, {})
         table = open_table(tmp_path / next(files))

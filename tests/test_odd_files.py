@@ -171,6 +171,16 @@ def test_a_packed_file_is_what_its_name_inside_says(tmp_path):
     assert list(texts_and_labels(table, ["text"], "label")) == [("a, b", "x")]
 
 
+def test_a_text_may_be_a_number_in_a_sheet_too(tmp_path):
+    """As in a CSV file: "1984" is a text of one word."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label"], [1984, 1], ["good", 0]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert load_source(str(tmp_path / "a.xlsx")).splits["train"] == (["1984", "good"], ["1", "0"])
+
+
 def test_a_length_without_room_for_a_token_is_refused(rehearsed):
     """Every text got the same answer, or a traceback."""
     for length in ("1", "2"):

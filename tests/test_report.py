@@ -12,10 +12,11 @@ from conftest import PROJECT, run_script
 from scipy.optimize import minimize_scalar
 from torchmetrics.classification import MulticlassCalibrationError
 
+from evaluate import score
 from extras.calibration import calibration_error, coverage, fit_temperature, reliability
 from extras.compare import difference_interval
 from extras.kept import read_answers
-from extras.report import read_all, which_is_better
+from extras.report import read_all, show_test, which_is_better
 from support.files import OURS
 from support.saved import keep_answers
 
@@ -314,3 +315,16 @@ def test_without_matplotlib_it_says_what_to_install(rehearsed, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = run_script("extras.report", rehearsed[0])
     assert done.returncode == 2 and "pip install -r requirements-extra.txt" in done.stderr
+
+
+def test_of_many_classes_the_page_shows_the_confused_pairs_and_the_worst():
+    """A table of 30 x 30 cells, or of 77 rows, is seen by nobody."""
+    names, labels = [f"class-{c}" for c in range(30)], torch.arange(30).repeat(4)
+    said = labels.clone()
+    said[[7, 37]] = 8  # class-7 is twice called class-8
+    figures = score(torch.nn.functional.one_hot(said, 30).float(), labels.tolist(), names)
+    page = show_test({"figures": figures, "run": {"labels": names}}, None)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    at = cells.index("class-7")
+    assert cells[at : at + 3] == ["class-7", "class-8", "2"]
+    assert "class, of the lowest 10" in page and page.count("<tr") < 20

@@ -149,6 +149,12 @@ def test_numbers_of_a_class_label_fit_or_are_refused(tmp_path):
         else:
             with pytest.raises(UserError, match="where its classes are 0 to 1 \\(bad, good\\)"):
                 load_source(str(path))
+    write(tmp_path / "train.csv", "text,label\nfine,1\nbad,0\n" * 9)
+    table = pyarrow.table({"text": ["a", "b"], "label": [0, 1]}).replace_schema_metadata(about)
+    pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
+    with pytest.raises(UserError, match="'bad' is not among the classes 0, 1"):
+        load_splits(str(tmp_path))  # the classes are those of train
+    table = pyarrow.table({"text": ["a", "b", "c"], "label": [0, 1, 7]})
     for metadata in ("[]", "{bad"):
         pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), path)
         assert load_source(str(path)).splits["train"][1] == [0, 1, 7]

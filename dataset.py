@@ -201,16 +201,16 @@ def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     """
     trained, data = run["arguments"], data or run["arguments"]["data"]
     same = data == trained["data"] or Path(data).resolve() == Path(trained["data"] or "").resolve()
-    known, how = (run["labels"], run.get("numbers")), how_to_read(trained, typed or {}, same)
+    names, numbers = run["labels"], run.get("numbers")
+    how = how_to_read(trained, typed or {}, same)
     if Path(data).is_file() and not same:
         source = load_table(data, **how)
         notes = [f"{data}: all of its rows; if training has read some, the result is too good"]
         notes += source.notes
-        names, numbers = known
         rows = source.splits["train"]
         chosen = usable_rows(*rows, names, data, notes, clean, how["labels"], numbers)
     else:
-        splits, _, notes, source = load_splits(data, trained["seed"], None, *known, **how)
+        splits, _, notes, source = load_splits(data, trained["seed"], None, names, numbers, **how)
         others = tuple(f"{other}:" for other in splits if other != role)
         chosen, notes = splits[role], [note for note in notes if not note.startswith(others)]
         if same:

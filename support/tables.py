@@ -15,7 +15,7 @@ from support.errors import UserError
 from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
 from support.reading import KINDS, PACKED, Table, class_folders, kind_of, open_table
 from support.reading import texts_and_labels
-from support.textfiles import choose_columns, usable_text
+from support.textfiles import choose_columns, find_columns, usable_text
 
 # How a file is to be read, where the user knows better: options of several commands.
 HOW = ("text_column", "label_column", "labels", "encoding", "delimiter", "quoting", "header")
@@ -49,8 +49,8 @@ class Source:
         """Read a Table as a split. Without labels it is left out, unless it is train."""
         text_column, label_column, usual = self.asked
         if role != "train":  # the others may have other names
-            usual = tuple(filter(None, (text_column, label_column))) or usual
-            text_column = label_column = None
+            text_column = text_column if find_columns(table, text_column) else None
+            label_column = label_column if find_columns(table, label_column) else None
         asked = text_column, label_column, usual
         columns, label_column = choose_columns(table, *asked, needs_label=role == "train")
         if label_column is None:
@@ -74,7 +74,7 @@ def how_to_read(arguments, typed, same):
 
     arguments: of its run.json. Other data are looked at anew. The meaning of labels stays.
     """
-    how = {name: arguments.get(name) for name in (HOW[2:] if same else ["labels"])}
+    how = {name: arguments.get(name) for name in (HOW if same else ["labels"])}
     how |= {name: value for name, value in typed.items() if name in HOW and value is not None}
     return how | {"usual": tuple(filter(None, map(arguments.get, HOW[:2])))}
 

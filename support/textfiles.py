@@ -26,7 +26,6 @@ PIECE = 1 << 16  # bytes
 MARKS = {codecs.BOM_UTF8: "utf-8-sig"}  # the first bytes of a file, and what they say
 MARKS |= {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16's
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-ASCII = bytes(range(128))
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 # Column names that say what a column holds. v1 and v2: what spreadsheets made of the SMS spam set.
 TEXTS = "text review sentence comment content message body tweet document v2".split()
@@ -77,7 +76,7 @@ def find_encoding(path, notes):
     so it is said, with a word that depends on it, and what is clearly something else is refused.
     """
     with open_bytes(path) as stream:
-        piece, lines, sure = stream.read(PIECE), 1, 0  # sure: bytes of other signs than ASCII's
+        piece, lines, sure = stream.read(PIECE), 1, False  # sure: whether it has more than ASCII
         for mark, name in MARKS.items():
             if piece.startswith(mark):
                 if name != "utf-8-sig":
@@ -89,10 +88,9 @@ def find_encoding(path, notes):
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             while piece:
-                decoder.decode(piece)
+                sure |= not decoder.decode(piece).isascii()
                 before, piece = piece, stream.read(PIECE)
                 lines += before.count(b"\n") if piece else 0
-                sure += len(before.translate(None, ASCII))
             decoder.decode(b"", final=True)
             return "utf-8"
         except UnicodeDecodeError as error:
@@ -184,13 +182,14 @@ def find_dialect(path, encoding, kind, delimiter, quoting, notes):
         notes.append(f"{said}{name}s between the columns; if that is wrong: --delimiter")
     if how["skipinitialspace"] and not quoting:
         notes.append(f"{said}blanks before a quote are left out; if that is wrong: --quoting csv")
-    if sign == "\t" and quoting is None and any(rows := quotes_in_tabs(path, encoding)):
-        letters = rows == (1, 1)
-        if letters:
-            how |= {"quoting": csv.QUOTE_NONE}
-        what = "quotes are letters like others" if letters else "cells may stand in quotes"
-        other = "csv" if letters else "none"
-        notes.append(f"{said}{what}; if that is wrong: --quoting {other}")
+    letters, quotes = False, False
+    if sign == "\t" and quoting is None:
+        letters, quotes = quotes_in_tabs(path, encoding)
+    if letters:
+        how |= {"quoting": csv.QUOTE_NONE}
+        notes.append(f"{said}quotes are letters like others; if that is wrong: --quoting csv")
+    elif quotes:
+        notes.append(f"{said}cells may stand in quotes; if that is wrong: --quoting none")
     return how, leave_out
 
 
@@ -199,7 +198,7 @@ def stripped(rows):
 
 
 def quotes_in_tabs(path, encoding):
-    """Two answers (0 or 1) about a table with tabs: are its quotes letters; has it quotes?
+    """Two answers about a table with tabs: are its quotes letters; has it quotes?
 
     They are letters where each line has as many tabs, and a cell holds quotes that no program would
     have written around it: `say "hi"`, or one that opens and never closes.
@@ -214,7 +213,7 @@ def quotes_in_tabs(path, encoding):
                 quotes = True
                 cells = line.rstrip("\r\n").split("\t")
                 odd |= any('"' in c and not re.fullmatch(r'"(?:[^"]|"")*"', c) for c in cells)
-    return int(len(tabs) == 1 and odd), int(quotes)
+    return len(tabs) == 1 and odd, quotes
 
 
 def find_header(rows, header, known, said, notes):
@@ -264,8 +263,10 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     """
     if not table.columns:
         raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
-    if any(map(str.isdecimal, usual)) and (not table.numbered or likeliest(table)[0] != usual[0]):
-        usual = ()  # a place among columns, where this table has names, or others in that place
+    if any(map(str.isdecimal, usual)):
+        # A place among columns counts only where this table has no names, and texts in that place.
+        same = table.numbered and likeliest(table)[0] in usual[0].split(",")
+        usual = usual if same else ()
     kinds = ("texts", text_column, TEXTS), ("labels", label_column, LABELS)
     chosen, missing, by_name = {}, {}, []
     for n, (kind, typed, names) in enumerate(kinds):
@@ -298,7 +299,7 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     if missing:
         options = {"texts": "--text-column", "labels": "--label-column"}
         words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
-        columns = ", ".join(map(repr, table.columns)) or "none"
+        columns = ", ".join(map(repr, table.columns))
         if len(table.columns) == 1 and re.search(r"[,;|\t]", table.columns[0]):
             words = ["--delimiter, and what stands between its columns"]
         if table.columns == ["text"] and list(missing) == ["labels"]:
@@ -319,6 +320,8 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
 
 def find_columns(table, typed):
     """The columns that were typed, one or several with commas between them; [] without one."""
+    if not typed:
+        return []
     if table.like(typed):
         return [table.like(typed)]
     parts = [table.like(part) for part in typed.split(",")]

@@ -50,6 +50,29 @@ def test_a_place_among_columns_counts_only_where_it_holds_texts(tmp_path):
     assert answered(path, NUMBERED)[0] == ("a film that is bad", "")
 
 
+def test_columns_that_were_typed_hold_for_all_splits_and_afterwards(tmp_path):
+    """A title and a text without names, in train and test: nothing is typed a second time."""
+    rows = [f'"{i % 2 + 1}","Title {i}","A longer text about number {i}"' for i in range(60)]
+    write(tmp_path / "train.csv", "\n".join(rows))
+    write(tmp_path / "test.csv", "\n".join(row.replace("longer", "quite long") for row in rows))
+    for columns in ("2,3", "2"):
+        how = {"text_column": columns, "label_column": "1"}
+        splits, names, _, source = load_splits(str(tmp_path), **how)
+        assert len(splits["test"]["texts"]) == 60 and splits["test"]["texts"][0].startswith("Title")
+        made = how | {"data": str(tmp_path), "seed": 42}
+        run = {"arguments": made, "labels": names, "data_fingerprint": source.fingerprint}
+        split, notes = load_split(run, "test")
+        assert split == splits["test"] and not any("warning" in note for note in notes)
+        made["text_column"] = "2,3"  # of another file the same places, if texts are there
+        assert len(load_split(run, "test", str(tmp_path / "test.csv"))[0]["texts"]) == 60
+
+
+def test_a_last_letter_decides_nothing_about_the_others(tmp_path):
+    """A cp1252 file whose only accent is its last byte is no UTF-8 file with a mistake."""
+    path = write(tmp_path / "a.csv", "label,text\n1,fine\n0,un caf\u00e9", "cp1252")
+    assert load_source(str(path)).splits["train"][0] == ["fine", "un caf\u00e9"]
+
+
 def test_predict_takes_no_column_for_labels_that_nobody_named(tmp_path):
     """Numbers of users and rows were written as labels."""
     path = write(

@@ -14,7 +14,7 @@ import torch
 
 from support.errors import UserError
 from support.files import model_digest, read_json
-from support.options import parse_arguments
+from support.options import MANY, USUAL_RATE, parse_arguments
 
 
 def read_history(out):
@@ -84,7 +84,7 @@ def command_line(arguments, classes=2):
     usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
     # What is found without being typed.
     usual |= {"text_column": "text", "label_column": "label"}
-    usual |= {"lr": 5e-5} if classes < 20 and not arguments["demo"] else {}
+    usual |= {"lr": USUAL_RATE} if classes < MANY and not arguments["demo"] else {}
     words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
     for name, value in arguments.items():
         # The rehearsal makes its own model, in --out, and has its own reviews, wherever they lie.

@@ -21,6 +21,7 @@ FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "verbose"}
 
 # Where nothing is typed, a run finds these out, and notes what it has found.
 FOUND_OUT = {"text_column", "label_column", "epochs", "lr"}
+USUAL_RATE, MANY = 5e-5, 20  # from so many classes on the rate is higher
 
 # What a value has to be: its type, the lowest, the first that is too high, and that in words.
 COUNT = int, 1, math.inf, "1 or more"
@@ -165,12 +166,12 @@ def choose_recipe(args, steps, classes, width, notes):
     many classes has much to learn. What it rests on: docs/ideas.md. (Too few steps are what most
     often goes wrong on small sets: Mosbach et al. 2021, Zhang et al. 2021.)
     """
-    wanted, many, said = 300 + 20 * classes, classes >= 20, []
+    wanted, many, said = 300 + 20 * classes, classes >= MANY, []
     if args.epochs is None:
         args.epochs = min(20, max(2, math.ceil(wanted / steps)))
         said += [f"--epochs {args.epochs}, for {wanted:,} steps"] * (args.epochs > 2)
     if args.lr is None:
-        args.lr = 5e-5 if not many else 2e-4 if width <= 384 else 1e-4
+        args.lr = USUAL_RATE if not many else 2e-4 if width <= 384 else 1e-4
         said += [f"--lr {args.lr}, for {classes} classes"] * many
     if said:
         notes.append(f"recipe: {' and '.join(said)}; what you type yourself counts")

@@ -36,14 +36,14 @@ from torch.nn import functional
 from dataset import LINE_BREAK, encode, load_splits, make_batches, make_collate, make_examples
 from evaluate import predict_logits, score
 from model import autocast, choose_hardware, load_model, load_pretrained, save_model
-from model import set_trainable, to_device
+from model import set_trainable, speed_up, to_device
 from support import demo
 from support.banner import describe_lengths, print_plan
 from support.devices import add_up_gradients, copy_from_first, join, peak_bytes, rank, share, wait
 from support.errors import UserError, out_of_memory, run_command
 from support.hub import connect_to_hub
 from support.options import FREE, choose_recipe, halve, parse_arguments, say_what_next
-from support.pretrained import check_tokenizer, choose_attention, load_tokenizer, max_positions
+from support.pretrained import check_tokenizer, load_tokenizer, max_positions
 from support.runs import claim, describe_run, end, weights_fingerprint, what_matters
 from support.saved import keep_answers, print_scores, write_run
 from support.tables import HOW, require_all_classes
@@ -276,7 +276,7 @@ def prepare(args, device, precision, reasons):
         split["examples"] = make_examples(split["input_ids"], split["labels"])
     check_tokenizer(tokenizer, LINE_BREAK, splits["train"]["texts"])
     model.to(device)
-    choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
+    speed_up(model, device, precision)  # less to compute, and the same logits
     steps = count_steps(len(splits["train"]["labels"]), args.batch_size, args.accumulate)
     choose_recipe(args, steps, len(names), model.config.hidden_size, notes)
     facts = describe_run(args, names, splits, notes, device, precision, reasons)

@@ -32,16 +32,16 @@ Shows     $ python model.py --model demo/untrained --device cpu --precision fp32
 """
 
 import torch
-from torch import nn
 
 from dataset import LINE_BREAK, clean
 from support.errors import UserError, make_parser, run_command
 from support.files import whole_files
 from support.devices import exact_device
+from support.faster import choose_attention, give_first_alone, last_layer, layer_stack
 from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
-from support.pretrained import check_layers, choose_attention, class_names, drawn_at_random
-from support.pretrained import load_classifier, load_config, load_tokenizer, max_positions
-from support.pretrained import save_tokenizer, set_dropout
+from support.pretrained import check_layers, class_names, drawn_at_random, load_classifier
+from support.pretrained import load_config, load_tokenizer, max_positions, save_tokenizer
+from support.pretrained import set_dropout
 from support.saved import check_loaded, listed, read_run, write_run
 
 
@@ -182,15 +182,7 @@ def parameter_parts(model):
     after the encoder. BERT's pooler, a layer on the [CLS] vector, belongs to the encoder by name;
     here it is a part of the head, because it often comes with random weights, as the head does.
     """
-    # Each family has names of its own: DistilBERT's layers are transformer.layer.0 to 5, BERT's
-    # encoder.layer.0 to 11. So look for the list that has as many modules as there are layers.
-    depth = model.config.num_hidden_layers
-    stacks = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    layers = stacks[0] + "." if stacks else "no such layers"
+    layers = f"{layer_stack(model) or 'no such layers'}."  # of DistilBERT: transformer.layer.
     parts = []
     for name, _ in model.named_parameters():
         if name.startswith(layers):
@@ -228,7 +220,32 @@ def set_trainable(model, train_layers=None):
     return counts
 
 
-# ------------------------------------------------------------------------------ 4. save, reload
+# ------------------------------------------------------------------------------ 4. less to compute
+def speed_up(model, device, precision):
+    """Let the last layer compute what is read of it, and all layers their attention the fast way.
+
+    The head reads one vector of each text, that at [CLS]. The last layer makes one for every token,
+    and all the others are thrown away. So let it make the one. In attention, [CLS] still looks at
+    every token: its query is compared with each one's key, which says how much of that one's value
+    to take. (extras/attention.py computes it by hand.) So keys and values are needed of all:
+
+        from the layer below    [CLS]  not  good  [SEP]     [B, T, W]
+        keys and values           o     o     o     o       [B, T, W]
+                                  |    /   _/   __/
+        query, and all after it   o <-'---'----'            [B, 1, W]
+        logits                    o                         [B, C]
+
+    No logit changes, and no gradient. With six layers a seventh of all products is saved, in
+    training and afterwards. Left as it is: a model whose head reads all tokens (as ModernBERT's
+    may), and a call that asks for the states or attention weights of all.
+    """
+    layer, keys_and_values = last_layer(model)  # layer: None if the head reads more
+    choose_attention(model, device, precision, one_query=layer is not None)
+    if layer is not None and not give_first_alone(model, layer, keys_and_values):
+        choose_attention(model, device, precision)
+
+
+# ------------------------------------------------------------------------------ 5. save, reload
 # A saved folder is all that an answer depends on:
 #     model.safetensors, config.json             weights; architecture and names of the classes
 #     tokenizer.json, tokenizer_config.json      the tokenizer
@@ -278,7 +295,7 @@ def load_model(folder, device=torch.device("cpu"), precision="fp32", max_length=
         ) from error
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     check_loaded(folder, model, tokenizer, run, info)
-    choose_attention(model, device, precision)  # the fastest way here; the numbers are the same
+    speed_up(model, device, precision)
     # eval: no dropout, or the same question would get another answer each time. (predict_logits()
     # does it again. Here it is for those who ask the model themselves.)
     return model.to(device).eval(), tokenizer, run

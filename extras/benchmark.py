@@ -31,12 +31,12 @@ from extras import cost
 import finetune
 from dataset import draw, encode, load_splits, make_collate, make_examples, take
 from evaluate import predict_logits
-from model import autocast, choose_hardware, load_pretrained
+from model import autocast, choose_hardware, load_pretrained, speed_up
 from extras.cost import finish
 from support.devices import hardware_name, peak_bytes
 from support.files import write_whole
 from support.options import parse_arguments
-from support.pretrained import choose_attention, load_tokenizer
+from support.pretrained import load_tokenizer
 from support.unfinished import Run
 from support.errors import UserError, make_parser, run_command
 from support.hub import connect_to_hub
@@ -81,7 +81,7 @@ def train_ours(change, model, tokenizer, texts, labels, tokens):
     splits = {"train": {"examples": make_examples(input_ids, labels)}}
     model.to(device)
     if change != "but the library's attention":
-        choose_attention(model, device, precision)
+        speed_up(model, device, precision)
     if change == "but AdamW not fused":
         fused = torch.optim.AdamW
         torch.optim.AdamW = lambda *given, **named: fused(*given, **named | {"fused": False})
@@ -150,7 +150,7 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1
 def score_ours(model, tokenizer, texts, labels, tokens):
     """Logits of raw texts as evaluate.py computes them, tokenizing included."""
     device, precision, _ = choose_hardware()
-    choose_attention(model.to(device), device, precision)
+    speed_up(model.to(device), device, precision)
     collate = make_collate(tokenizer.pad_token_id)
 
     def run():

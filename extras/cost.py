@@ -12,14 +12,17 @@ from torch import nn
 
 
 def layers_of(model):
-    """The encoder's layers, lowest first: a list of (reached, [(in, out, trained), ...]).
+    """The encoder's layers, lowest first: [(reached, alone, [(in, out, trained, all), ...]), ...].
 
-    The pairs are the matrices that each token's vector is multiplied by. reached: whether backward
-    gets this far down; it stops at the lowest part that trains. Left out are the embeddings, whose
-    rows are only looked up, and the head, which sees one vector of each review.
+    The pairs are the matrices that vectors are multiplied by: those of all tokens, or of the first
+    alone (see model.speed_up(), which makes the last layer alone). reached: whether backward gets
+    this far down; it stops at the lowest part that trains. Left out are the embeddings, whose rows
+    are only looked up, and the head, which sees one vector of each review.
     """
+    kept = [getattr(module, "keys_and_values", None) or () for module in model.modules()]
+    needed = {id(one) for some in kept for one in some}  # by the last layer, of all tokens
     matrices = [
-        (module.in_features, module.out_features, module.weight.requires_grad)
+        (module.in_features, module.out_features, module.weight.requires_grad, id(module) in needed)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
     ]
@@ -31,8 +34,10 @@ def layers_of(model):
     layers = []
     for number in range(depth):
         here = matrices[number * each : (number + 1) * each]
-        reached = reached or any(trained for _, _, trained in here)
-        layers.append((reached, here))
+        reached = reached or any(trained for _, _, trained, _ in here)
+        alone = any(everywhere for *_, everywhere in here)
+        here = [(*sizes, everywhere or not alone) for *sizes, everywhere in here]
+        layers.append((reached, alone, here))
     return layers
 
 
@@ -46,15 +51,15 @@ def count_flops(model, shapes, training=True):
     in each layer. Everything else (norms, GELU, softmax) is a few operations a number. The same
     count as Kaplan et al. 2020, appendix B of Chowdhery et al. 2022 with attention.
     """
-    tokens = sum(b * t for b, t in shapes)
-    attention = 4 * sum(b * t * t for b, t in shapes) * model.config.hidden_size  # of one layer
+    tokens, reviews = sum(b * t for b, t in shapes), sum(b for b, _ in shapes)
     total = 0
-    for reached, matrices in layers_of(model):
-        for inputs, outputs, trained in matrices:
+    for reached, alone, matrices in layers_of(model):
+        for inputs, outputs, trained, everywhere in matrices:
             times = 1 + reached + trained if training else 1
-            total += times * 2 * tokens * inputs * outputs
+            total += times * 2 * (tokens if everywhere else reviews) * inputs * outputs
         # Both factors of both products are computed numbers, so backward is twice the forward.
-        total += (3 if training and reached else 1) * attention
+        scores = sum(b * t * (1 if alone else t) for b, t in shapes)
+        total += (3 if training and reached else 1) * 4 * scores * model.config.hidden_size
     return total
 
 
@@ -69,28 +74,30 @@ def time_products(model, shapes, device, precision, training=True):
     generator = torch.Generator(device).manual_seed(0)  # its own, or dropout would change
     draw = functools.partial(torch.randn, device=device, dtype=dtype, generator=generator)
     layers = [
-        (reached, [(draw(outputs, inputs), trained) for inputs, outputs, trained in matrices])
-        for reached, matrices in layers_of(model)
+        (reached, alone, [(draw(outputs, inputs), *how) for inputs, outputs, *how in matrices])
+        for reached, alone, matrices in layers_of(model)
     ]
-    sizes = {size for _, weights in layers for weight, _ in weights for size in weight.shape}
+    sizes = {size for *_, weights in layers for weight, *_ in weights for size in weight.shape}
     sizes.add(width)  # also where no layer has a Linear of it
     vectors = {size: draw(max(b * t for b, t in shapes), size) for size in sizes}
     scores = draw(max(b * t * t for b, t in shapes) * heads)
 
     def run(b, t):
         heads_apart = vectors[width][: b * t].view(b, t, heads, width // heads).transpose(1, 2)
-        attention = scores[: b * heads * t * t].view(b, heads, t, t)  # [B, H, T, T]
-        for reached, weights in layers:
-            for weight, trained in weights:
+        for reached, alone, weights in layers:
+            for weight, trained, everywhere in weights:
                 outputs, inputs = weight.shape
-                x, gradient = vectors[inputs][: b * t], vectors[outputs][: b * t]
+                rows = b * t if everywhere else b
+                x, gradient = vectors[inputs][:rows], vectors[outputs][:rows]
                 x @ weight.T  # [B*T, out]
                 if training and reached:
                     gradient @ weight  # [B*T, in]
                 if training and trained:
                     gradient.T @ x  # [out, in]
+            queries = 1 if alone else t
+            attention = scores[: b * heads * queries * t].view(b, heads, queries, t)
             for _ in range(3 if training and reached else 1):
-                heads_apart @ heads_apart.mT  # [B, H, T, T]
+                heads_apart[:, :, :queries] @ heads_apart.mT  # [B, H, T, T]
                 attention @ heads_apart  # [B, H, T, D]
 
     run(*shapes[0])  # the first time, memory is set aside and kernels are chosen

@@ -9,8 +9,9 @@ tables.py       where texts and labels come from: files, folders, data sets of t
 reading.py      files as people have them: what one is, and its rows
 textfiles.py    from bytes to cells, and which column is which
 windows.py      texts that are longer than the model can read, in windows that overlap
+faster.py       less to compute, and the rest of it in the way that is fastest here
 hub.py          fetching models and data sets over a network that may be slow, broken, or absent
-pretrained.py   what is known of pretrained models: safe loading, names of their parts, attention
+pretrained.py   what is known of pretrained models: safe loading, names of their parts
 devices.py      which device computes, and one run on many devices with torchrun
 files.py        files that are whole or not there, and folders that only one process writes to
 saved.py        what stands beside the weights: run.json, the model card, the answers

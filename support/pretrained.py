@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from support.errors import UserError, show
 from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error, is_there, without
@@ -246,53 +245,3 @@ def check_tokenizer(tokenizer, line_break, texts, count=500):
         one, other = (which(text, verbose=False)["input_ids"] for which in (saved, tokenizer))
         if one != other:
             raise UserError(f"this model's tokenizer cannot be saved faithfully: {text[:60]!r}")
-
-
-# ------------------------------------------------------------------------------ 5. attention
-# Models that ask for nothing on top of it, such as scores that depend on the distance.
-PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
-SCORES_AT_ONCE = 12 * 2**20  # 24 MB in bf16, about what the cache of a CPU can hold
-
-
-def choose_attention(model, device, precision):
-    """Let the model compute its attention in the way that is fastest here.
-
-    PyTorch has one function for all of attention. On GPUs it is hard to beat, and on CPUs in fp32.
-    On a CPU in bf16 the few lines below take less time than it does.
-    """
-    plain = model.config.model_type in PLAIN_ATTENTION
-    if device.type != "cpu" or precision != "bf16" or not plain:
-        return
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    # The library looks its attention up by name. This adds one, and the model asks for it.
-    AttentionInterface.register("by_hand", attention_by_hand)
-    AttentionMaskInterface.register("by_hand", sdpa_mask)  # True where a token may look
-    model.set_attn_implementation("by_hand")
-
-
-def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **options):
-    """Every token asks a query of every other's key, and gets a mixture of their values.
-
-    softmax(Q K^T / sqrt(D)) V, from Vaswani et al. 2017. query, key, value: [B, H, T, D], for H
-    heads of D numbers each. attention_mask: [B, 1, T, T], the library's form, says in row i at whom
-    token i may look; None where there is no padding.
-    Returns [B, T, H, D], and None for the weights, which transformers would hand on if asked.
-    """
-    scale = options.get("scaling") or query.shape[-1] ** -0.5  # scores would grow with D
-    tokens = query.shape[2]
-    # Some reviews at a time: all scores together leave the cache, and memory is slower than sums.
-    reviews = max(1, SCORES_AT_ONCE // (query.shape[1] * tokens * tokens))
-    mixtures = []
-    for start in range(0, len(query), reviews):
-        some = slice(start, start + reviews)
-        scores = (query[some] * scale) @ key[some].transpose(2, 3)  # [b, H, T, T]
-        if attention_mask is not None:
-            # The lowest number, not -inf: where tokens look only at near ones (ModernBERT), padding
-            # may have nobody to look at, and a row of -inf alone would be 0 / 0.
-            scores = scores.masked_fill(~attention_mask[some], torch.finfo(scores.dtype).min)
-        # The sum of each row is 1. dropout: 0.0 when the model is in eval mode, says the library.
-        weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
-        mixtures.append((weights @ value[some]).transpose(1, 2))  # [b, T, H, D]
-    return torch.cat(mixtures), None

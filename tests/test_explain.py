@@ -59,7 +59,7 @@ def test_evaluate_and_predict_read_in_windows(rehearsed, tmp_path):
         math.log(one["score"] / (1 - one["score"])) * (1 if one["label"] == "positive" else -1)
         for one in [long, *long["windows"]]
     ]
-    assert abs(odds[0] - sum(odds[1:]) / len(odds[1:])) < 1e-3, "the mean of the logits"
+    assert abs(odds[0] - sum(odds[1:]) / len(odds[1:])) < 5e-3, "the mean of the logits"
     assert short["windows"][0]["score"] == pytest.approx(short["score"], abs=1e-6)
     done = run_script("predict.py", "--model", folder, "--windows", text)
     assert done.stdout.count("tokens ") == len(long["windows"])

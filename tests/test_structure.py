@@ -226,9 +226,9 @@ def test_a_chapter_keeps_to_its_length(name):
     "folders, most",
     [
         ([""], 1550),
-        (["support"], 3977),
-        (["extras"], 2950),
-        (["", "support", "extras"], 8423),
+        (["support"], 4110),
+        (["extras"], 2955),
+        (["", "support", "extras"], 8600),
         (["docs", "docs/results"], 930),
     ],
     ids=["chapters", "support", "extras", "all", "docs"],
@@ -388,7 +388,7 @@ def test_a_training_run_loads_few_files(tmp_path):
     files = files_loaded_by("finetune.py", *words)
     assert (tmp_path / "run" / "run.json").exists(), "it has really trained"
     assert {"dataset.py", "evaluate.py", "finetune.py", "model.py"} <= set(files)
-    assert len(files) <= 20, f"{len(files)}: {' '.join(files)}"
+    assert len(files) <= 21, f"{len(files)}: {' '.join(files)}"
 
 
 def test_a_prediction_loads_fewer(rehearsed):
@@ -397,7 +397,7 @@ def test_a_prediction_loads_fewer(rehearsed):
     """
     files = files_loaded_by("predict.py", "--model", rehearsed[0], "I regret watching this film")
     assert "predict.py" in files and "finetune.py" not in files
-    assert len(files) <= 17, f"{len(files)}: {' '.join(files)}"
+    assert len(files) <= 18, f"{len(files)}: {' '.join(files)}"
 
 
 # ------------------------------------------------------------------------------ signposts

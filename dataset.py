@@ -27,8 +27,10 @@ Shows     $ python dataset.py --model demo/untrained "It isn't good :(" "Loved i
                  1       1       1       1       0       0       0       0       0
 """
 
+import heapq
 import random
 import re
+from array import array
 from collections import Counter
 from pathlib import Path
 
@@ -37,10 +39,10 @@ from tqdm import tqdm
 
 from support.banner import describe_draw, show_data
 from support.errors import READING, UserError, make_parser, run_command
+from support.large import Examples, TokenIds, fingerprint, keep
 from support.pretrained import load_tokenizer
 from support.saved import warn_of_change
-from support.tables import find_label_names, fingerprint, how_to_read, load_source, load_table
-from support.tables import usable_rows
+from support.tables import find_label_names, how_to_read, load_source, load_table, usable_rows
 from support.textfiles import is_blank
 
 LINE_BREAK = r"<[bB][rR]\s*/?>"  # as HTML writes it; model.py saves it with the tokenizer
@@ -57,8 +59,11 @@ def clean(text):
     left to the tokenizer: some models need it, others lower it themselves.
     """
     text = text.encode("utf-8", errors="replace").decode("utf-8")  # half an emoji becomes "?"
-    text = " ".join(re.sub(LINE_BREAK, " ", text).split())
-    return "" if is_blank(text) else text  # invisible characters alone are no text
+    if "<" in text:
+        text = re.sub(LINE_BREAK, " ", text)
+    if "  " in text or not text.isprintable():  # else all spaces are single, and plain
+        text = " ".join(text.split())
+    return "" if is_blank(text) else text.strip()  # invisible characters alone are no text
 
 
 # ------------------------------------------------------------------------------ 2. three splits
@@ -84,12 +89,12 @@ def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_share
     """
     if subset is not None and subset < 1:
         raise UserError(f"--subset {subset}: the number of reviews has to be 1 or more")
-    source = load_source(data, **how)  # its splits are {role: (texts, labels)}, as they stand
+    source = load_source(data, clean=clean, **how)  # its splits are {role: (texts, labels)}
     notes, renames = source.notes, how.get("labels")
     # The classes are what stands in train's labels; a trained model brings its own names.
     names = names or find_label_names(source.splits["train"][1], renames, source.classes)
     splits = {
-        role: usable_rows(*columns, names, role, notes, clean, renames, numbers or source.classes)
+        role: usable_rows(*columns, names, role, notes, renames, numbers or source.classes)
         for role, columns in source.splits.items()
     }
     for role in ("test", "validation"):
@@ -128,7 +133,7 @@ def hold_out(splits, role, seed, notes, share=0.1):
     # train. Where the rows of a file are in no order, a block is as good as a draw.
     train = splits["train"]
     generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
-    kept, held = [], []
+    parts = bytearray(len(train["labels"]))  # of each row: 0 stays, 1 held out, 2 in a gap
     for label in sorted(set(train["labels"])):
         rows = [i for i, other in enumerate(train["labels"]) if other == label]
         size = min(len(rows) - 1, max(1, round(share * len(rows))))  # one stays, to learn from
@@ -136,25 +141,23 @@ def hold_out(splits, role, seed, notes, share=0.1):
         # is a tenth of what is held out, and a film at the border may be shared.
         gap = min(30, size // 10)
         start = generator.randint(0, len(rows) - size)
-        held += rows[start : start + size]
-        kept += rows[: max(0, start - gap)] + rows[start + size + gap :]
-    unused = len(train["labels"]) - len(kept) - len(held)
-    notes.append(
-        f"{role}: held out {len(held):,} train rows in blocks, {unused:,} beside unused"
-    )
-    splits[role], splits["train"] = take(train, sorted(held)), take(train, sorted(kept))
+        for place in range(max(0, start - gap), min(len(rows), start + size + gap)):
+            parts[rows[place]] = 1 if start <= place < start + size else 2
+    held = f"held out {parts.count(1):,} train rows in blocks, {parts.count(2):,} beside unused"
+    notes.append(f"{role}: {held}")
+    splits[role], splits["train"] = (keep(train, [p == n for p in parts]) for n in (1, 0))
 
 
 def drop_copies(splits, notes):
     """No text may stand on two sides: a copy in test is a leaked answer. Test keeps its own."""
     for role, others in (("validation", ["test"]), ("train", ["test", "validation"])):
-        elsewhere = {text for other in others for text in splits[other]["texts"]}
-        kept = [i for i, text in enumerate(splits[role]["texts"]) if text not in elsewhere]
-        if copies := len(splits[role]["texts"]) - len(kept):
-            notes.append(
-                f"{role}: dropped {copies:,} exact copies of {' or '.join(others)} reviews"
-            )
-        splits[role] = take(splits[role], kept)
+        # keys: a number for each text, the same for equal texts.
+        elsewhere = {key for other in others for key in splits[other]["texts"].keys}
+        kept = [key not in elsewhere for key in splits[role]["texts"].keys]
+        if copies := kept.count(False):
+            others = " or ".join(others)
+            notes.append(f"{role}: dropped {copies:,} exact copies of {others} reviews")
+            splits[role] = keep(splits[role], kept)
 
 
 def draw_rules(role, seed):
@@ -178,11 +181,11 @@ def draw(labels, count, seed, equal):
     """
     order = list(range(len(labels)))
     random.Random(seed).shuffle(order)
-    size, rank, keys = Counter(labels), Counter(), {}
+    size, rank, keys = Counter(labels), Counter(), array("d", order)
     for i in order:
         keys[i] = rank[labels[i]] if equal else (rank[labels[i]] + 0.5) / size[labels[i]]
         rank[labels[i]] += 1
-    return sorted(sorted(order, key=keys.get)[:count])
+    return sorted(heapq.nsmallest(count, order, key=keys.__getitem__))  # of equals the first
 
 
 def take(split, rows):
@@ -204,11 +207,11 @@ def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     names, numbers = run["labels"], run.get("numbers")
     how = how_to_read(trained, typed or {}, same)
     if Path(data).is_file() and not same:
-        source = load_table(data, **how)
+        source = load_table(data, clean=clean, **how)
         notes = [f"{data}: all of its rows; if training has read some, the result is too good"]
         notes += source.notes
         rows = source.splits["train"]
-        chosen = usable_rows(*rows, names, data, notes, clean, how["labels"], numbers)
+        chosen = usable_rows(*rows, names, data, notes, how["labels"], numbers)
     else:
         splits, _, notes, source = load_splits(data, trained["seed"], None, names, numbers, **how)
         others = tuple(f"{other}:" for other in splits if other != role)
@@ -259,29 +262,29 @@ def truncate(ids, room, how):
 def encode(texts, tokenizer, max_length, how, progress=False):
     """Turn cleaned texts into token ids, special ids included. Returns (input_ids, lengths).
 
-    input_ids: a list of lists of at most max_length ids, not padded yet.
+    input_ids: lists of at most max_length ids, not padded yet, in a form that takes little memory.
     lengths: how many ids each text had before truncation.
     This is done once, before training: the ids of a text are the same in every epoch.
     """
     before, after = special_ids(tokenizer)
     room = max_length - len(before) - len(after)
-    input_ids, lengths = [], []
-    bar = tqdm(texts, "tokenizing", leave=False, unit=" reviews", disable=not progress)
-    for start in range(0, len(texts), 1000):
-        chunk = texts[start : start + 1000]
-        # verbose=False: the library would warn of long texts, which are cut two lines below.
-        encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
-        lengths += [len(ids) + len(before) + len(after) for ids in encoded]
-        input_ids += [before + truncate(ids, room, how) + after for ids in encoded]
-        bar.update(len(chunk))
-    bar.close()
+    input_ids, lengths = TokenIds(), []
+    # verbose=False: the library would warn of long texts, which are cut five lines below.
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    with tqdm(texts, "tokenizing", leave=False, unit=" reviews", disable=not progress) as bar:
+        for start in range(0, len(texts), 1000):  # the tokenizer shares them out to all cores
+            encoded = tokenizer(texts[start : start + 1000], **options)["input_ids"]
+            lengths += [len(ids) + len(before) + len(after) for ids in encoded]
+            for ids in encoded:
+                input_ids.append(before + truncate(ids, room, how) + after)
+            bar.update(len(encoded))
     return input_ids, lengths
 
 
 # ------------------------------------------------------------------------------ 4. batches
 def make_examples(input_ids, labels):
-    """Pair token ids (a list of lists) with as many class numbers, as collate takes them."""
-    return [{"input_ids": ids, "label": label} for ids, label in zip(input_ids, labels)]
+    """A list of {"input_ids": a list of ids, "label": a class number}, as collate takes them."""
+    return Examples(input_ids, labels)  # made when they are asked for: a million take no memory
 
 
 def make_collate(pad_token_id):

@@ -8,6 +8,7 @@ demo.py         what --demo has in place of a download: an untrained model, and 
 tables.py       where texts and labels come from: files, folders, data sets of the hub
 reading.py      files as people have them: what one is, and its rows
 textfiles.py    from bytes to cells, and which column is which
+large.py        lists of a million texts, or of their token ids, that take little memory
 windows.py      texts that are longer than the model can read, in windows that overlap
 faster.py       less to compute, and the rest of it in the way that is fastest here
 hub.py          fetching models and data sets over a network that may be slow, broken, or absent

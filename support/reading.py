@@ -11,6 +11,7 @@ import json
 import re
 import zipfile
 from itertools import chain, dropwhile, islice
+from operator import itemgetter
 from pathlib import Path
 
 from support.errors import UserError
@@ -55,8 +56,8 @@ def kind_of(path):
 
 
 # ------------------------------------------------------------------------------ 1. each kind
-def cut(path, form, records, header, notes):
-    """A Table of rows of cells. records(): yields (place, cells), perhaps names at first.
+def cut(path, form, records, header, notes, unit="line"):
+    """A Table of rows of cells. records(): yields (number, cells), perhaps names at first.
 
     header: (what was asked for, names that would settle it), see find_header().
     """
@@ -70,16 +71,20 @@ def cut(path, form, records, header, notes):
 
     def rows(wanted):
         places, spilled, headers = [columns.index(column) for column in wanted], 0, 0
-        for place, row in islice(records(), int(named), None):
+        nameless, pick = "" in columns[1:], itemgetter(*places, places[0])  # two or more: a tuple
+        for number, row in islice(records(), int(named), None):
+            if len(row) == width and not nameless and row[0].lstrip("\ufeff") != columns[0]:
+                yield pick(row)[:-1]  # as nearly all rows are
+                continue
             spilled += any(cell for cell, name in zip(row[1:], columns[1:]) if not name)
             if named and [str(cell).lstrip("\ufeff") for cell in row] == columns:
                 headers += 1  # files that were joined, with the names in each
                 continue
             if any(row[width:]):
                 raise UserError(
-                    f"{path}, {place}: more cells than columns ({', '.join(columns)}); a text that "
-                    'holds what stands between cells must be in double quotes, "like this"; or '
-                    "name what that is: --delimiter"
+                    f"{path}, {unit} {number}: more cells than columns ({', '.join(columns)}); a "
+                    'text that holds what stands between cells must be in double quotes, "like '
+                    'this"; or name what that is: --delimiter'
                 )
             yield tuple(row[i] if i < len(row) else None for i in places)
         for count, what in (
@@ -103,12 +108,16 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
             # strict: else a quote that is never closed swallows the rest of the file in silence.
             reader = csv.reader(lines, strict=True, **how)
             try:
+                last, told = 0, False
                 for row in filter(None, reader):
-                    place = f"line {reader.line_num + leave_out}"
-                    if not any("looks like" in note for note in notes) and swallows(row, how):
-                        what = "a quoted text holds a line that looks like a row"
-                        notes.append(f"{path.name}, {place}: {what}; if it is one: --quoting none")
-                    yield place, row
+                    number, spans = reader.line_num + leave_out, reader.line_num - last > 1
+                    if spans and not told and swallows(row, how):
+                        what, told = "a quoted text holds a line that looks like a row", True
+                        what += "; if it is one: --quoting none"
+                        if not any(what in note for note in notes):
+                            notes.append(f"{path.name}, line {number}: {what}")
+                    last = reader.line_num
+                    yield number, row
             except csv.Error as error:
                 raise UserError(
                     f"{path}, line {reader.line_num} or before: not readable as CSV ({error}); a "
@@ -220,14 +229,14 @@ def read_sheet(path, header, notes):
             for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
                 if any(cell is not None for cell in row):
                     # As a CSV file would hold it: a text may be a number, 1984.
-                    yield f"row {number}", ["" if cell is None else str(cell) for cell in row]
+                    yield number, ["" if cell is None else str(cell) for cell in row]
         except Exception as error:  # a damaged file: about ten types
             raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
         what = f"{path.name}: its first sheet of {len(book.worksheets)} is read"
         if len(book.worksheets) > 1 and what not in notes:
             notes.append(what)
 
-    return cut(path, "sheet", records, header, notes)
+    return cut(path, "sheet", records, header, notes, "row")
 
 
 def class_folders(folder):
@@ -338,7 +347,10 @@ def read_lines(path, encoding, notes):
 def texts_and_labels(table, columns, label_column):
     """Yield (text, label) of each row, as they stand; several columns are joined to a text."""
     wanted = [*columns, *filter(None, [label_column])]
-    for *texts, label in table.rows(wanted if label_column else [*wanted, wanted[0]]):
+    rows = table.rows(wanted if label_column else [*wanted, wanted[0]])
+    if len(wanted) == 2 and label_column:
+        yield from rows
+    for *texts, label in rows:
         if len(texts) > 1:
             given = [str(part) for part in texts if part is not None and str(part).strip()]
             texts = ["\n\n".join(given) or None]

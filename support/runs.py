@@ -35,7 +35,8 @@ def what_matters(args, facts, splits, model, free):
     same["the number of processes"] = world()
     same["the data (a fingerprint)"] = facts["data_fingerprint"]
     tokens = [split["input_ids"] for split in splits.values()]
-    same["the token ids (a fingerprint)"] = digest(json.dumps(tokens).encode())
+    found = [digest(part) for ids in tokens for part in (ids.flat, ids.ends)]
+    same["the token ids (a fingerprint)"] = digest(" ".join(found).encode())
     same["the pretrained weights (a fingerprint)"] = facts["weights_fingerprint"]
     same["the model's config.json (a fingerprint)"] = digest(str(model.config).encode())
     support = Path(__file__).resolve().parent

@@ -194,7 +194,7 @@ def keep_answers(folder, role, logits, split, how):
             return False
     record = how | {
         "weights": weights,
-        "reviews": digest(json.dumps([texts, labels]).encode()),  # do two models answer the same?
+        "reviews": digest(json.dumps([list(texts), labels]).encode()),  # do two answer the same?
         "labels": labels,
         "lengths": split["lengths"],
         # Nine digits say exactly which 32-bit number it was; with fewer, two logits could tie.

@@ -4,7 +4,6 @@ Whatever is wrong with one of them ends in a UserError that says where it is wro
 a file of your own is read here for the first time, and seldom right at the first try.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -13,9 +12,10 @@ from pathlib import Path
 
 from support.errors import UserError
 from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
+from support.large import keep, read_whole
 from support.reading import KINDS, PACKED, Table, class_folders, kind_of, open_table
 from support.reading import texts_and_labels
-from support.textfiles import choose_columns, find_columns, usable_text
+from support.textfiles import choose_columns, find_columns
 
 # How a file is to be read, where the user knows better: options of several commands.
 HOW = ("text_column", "label_column", "labels", "encoding", "delimiter", "quoting", "header")
@@ -28,15 +28,19 @@ MANY = 100  # classes: more of them with hardly a text each are no classes
 
 # ------------------------------------------------------------------------------ 1. sources
 class Source:
-    """What a data set holds: splits {role: (texts, labels)}, as they stand, in their order.
+    """What a data set holds: splits {role: (Texts, labels)}, as they stand, in their order.
 
-    how: see HOW; and "usual", the columns to try first. text_column, label_column: where they were
+    how: see HOW; and "usual", the columns to try first, and "clean", what to make of each text:
+    dataset.clean(), or nothing. text_column, label_column: where they were
     found in train. classes: the names of all in their order, where the data say so, else None.
     notes: what was decided on the way, printable lines.
     """
 
-    def __init__(self, data, usual=(), text_column=None, label_column=None, labels=None, **how):
+    def __init__(
+        self, data, usual=(), text_column=None, label_column=None, labels=None, clean=str, **how
+    ):
         self.data, self.asked, self.how = data, (text_column, label_column, usual), how
+        self.clean = clean
         self.splits, self.classes, self.notes, self.form = {}, None, [], ""
 
     def open(self, path):
@@ -56,14 +60,13 @@ class Source:
         if label_column is None:
             self.notes.append(f"{role}: has no labels, so it is left out")
             return
-        pairs = list(texts_and_labels(table, columns, label_column))
-        labels = [label for _, label in pairs]
+        texts, labels = read_whole(texts_and_labels(table, columns, label_column), self.clean)
         if names := table.classes.get(label_column):  # numbers that stand for names
             names = list(map(label_name, names))
             labels = names_of_numbers(labels, names, table.path)
             self.classes = names if role == "train" else self.classes
         self.notes += [note for note in table.notes if note not in self.notes]
-        self.splits[role] = [text for text, _ in pairs], labels
+        self.splits[role] = texts, labels
         if role == "train":
             self.text_column, self.label_column = ",".join(columns), label_column
         self.form = self.form or table.form
@@ -213,17 +216,15 @@ def names_of_numbers(labels, names, where):
 
 
 def plain_labels(values):
-    """The labels of a column by name, see label_name(); each different value is looked at once."""
-    seen, names = {}, []
+    """The labels of a column by name, see label_name(); each different object is looked at once."""
+    names = dict.fromkeys(map(id, values))
     for row, value in enumerate(values, start=1):
-        key = type(value), repr(value) if isinstance(value, (list, dict)) else value
-        if key not in seen:
+        if names[id(value)] is None:
             try:
-                seen[key] = label_name(value)
+                names[id(value)] = label_name(value) or ""
             except UserError as error:
                 raise UserError(f"row {row}: {error}") from error
-        names.append(seen[key])
-    return names
+    return [names[key] or None for key in map(id, values)]
 
 
 def parse_renames(labels):
@@ -337,35 +338,22 @@ def positions(names):
 
 
 # ------------------------------------------------------------------------------ a split
-def usable_rows(texts, labels, names, role, notes, clean, renames=None, numbers=None):
-    """Clean the texts, number the labels, and leave out the rows that lack one or the other.
+def usable_rows(texts, labels, names, role, notes, renames=None, numbers=None):
+    """Number the labels, and leave out the rows that lack a text or a label.
 
-    notes: gets a line if rows were left out. clean: dataset.clean(). renames, numbers: see
-    label_indices(). Returns {"texts": [...], "labels": [...]}. Raises UserError, with the number of
+    texts, labels: of a Source. notes: gets a line if rows were left out. renames, numbers: see
+    label_indices(). Returns {"texts": Texts, "labels": [...]}. Raises UserError, with the number of
     the row, for a text that is none, or a label that is none of `names`.
     """
-    kept = {"texts": [], "labels": []}
     labels = label_indices(labels, names, role, notes, renames, numbers)
-    for row, (text, label) in enumerate(zip(texts, labels), start=1):
-        text, error = usable_text(text)
-        if error:
-            raise UserError(f"{role}, row {row}: {text[:40]!r} is {error}")
-        text = clean(text)
-        if text and label is not None:
-            kept["texts"].append(text)
-            kept["labels"].append(label)
-    if dropped := len(texts) - len(kept["texts"]):
-        notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
-    return kept
-
-
-def fingerprint(splits):
-    """16 letters that change when a text, a label, or the division of the data changes."""
-    digest = hashlib.sha256()
-    for role in sorted(splits):
-        for text, label in zip(splits[role]["texts"], splits[role]["labels"]):
-            digest.update(f"{role}\0{label}\0{text}\0".encode())
-    return digest.hexdigest()[:16]
+    if texts.error:
+        raise UserError(f"{role}, {texts.error}")
+    usable = [size > 0 and label is not None for size, label in zip(texts.sizes(), labels)]
+    if all(usable):
+        return {"texts": texts, "labels": labels}
+    dropped = usable.count(False)
+    notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
+    return keep({"texts": texts, "labels": labels}, usable)
 
 
 def require_all_classes(splits, names, notes):

@@ -360,7 +360,7 @@ def likeliest(table):
 
 def is_blank(text):
     """Whether a text shows nothing: it may still hold spaces, control signs, zero-width joiners."""
-    return all(unicodedata.category(sign)[0] in "CZ" for sign in text)
+    return not text[:1].isalnum() and all(unicodedata.category(sign)[0] in "CZ" for sign in text)
 
 
 def usable_text(value):

@@ -104,7 +104,7 @@ def test_words_for_nothing_are_no_label_where_others_are(tmp_path, word):
         file.write("\nNA,yes")
     splits, names, notes, _ = load_splits(data)
     assert names == ["no", "yes"]
-    assert "NA" in sum((split["texts"] for split in splits.values()), [])
+    assert "NA" in sum((list(split["texts"]) for split in splits.values()), [])
     assert any("3 rows" in note for note in notes)
     if word:
         _, names, _, _ = load_splits(data, labels=f"{word}={word}")

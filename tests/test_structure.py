@@ -226,9 +226,9 @@ def test_a_chapter_keeps_to_its_length(name):
     "folders, most",
     [
         ([""], 1550),
-        (["support"], 4110),
+        (["support"], 4270),
         (["extras"], 2955),
-        (["", "support", "extras"], 8600),
+        (["", "support", "extras"], 8775),
         (["docs", "docs/results"], 930),
     ],
     ids=["chapters", "support", "extras", "all", "docs"],
@@ -238,7 +238,8 @@ def test_a_floor_keeps_to_its_length(folders, most):
 
     support was to have 2,500 lines, and has what its work took: the numbers here are what was
     reached. They go up only for something that users asked for, and then by what it takes. (The
-    last time by 1,100: files as people have them, labels, models of others.)
+        times before by 1,100: files as people have them, labels, models of others. The last time by
+    300: a million rows in little memory, and less to compute.)
     """
     length = sum(len(source.splitlines()) for source in read_tree(*folders).values())
     assert length <= most, f"{length} lines"
@@ -388,7 +389,7 @@ def test_a_training_run_loads_few_files(tmp_path):
     files = files_loaded_by("finetune.py", *words)
     assert (tmp_path / "run" / "run.json").exists(), "it has really trained"
     assert {"dataset.py", "evaluate.py", "finetune.py", "model.py"} <= set(files)
-    assert len(files) <= 21, f"{len(files)}: {' '.join(files)}"
+    assert len(files) <= 22, f"{len(files)}: {' '.join(files)}"
 
 
 def test_a_prediction_loads_fewer(rehearsed):
@@ -397,7 +398,7 @@ def test_a_prediction_loads_fewer(rehearsed):
     """
     files = files_loaded_by("predict.py", "--model", rehearsed[0], "I regret watching this film")
     assert "predict.py" in files and "finetune.py" not in files
-    assert len(files) <= 18, f"{len(files)}: {' '.join(files)}"
+    assert len(files) <= 19, f"{len(files)}: {' '.join(files)}"
 
 
 # ------------------------------------------------------------------------------ signposts

@@ -38,6 +38,7 @@ from model import autocast, choose_hardware, load_model, to_device
 from support.devices import add_up, hardware_name, join, rank, share
 from support.errors import READING, UserError, check_counts, make_parser, out_of_memory
 from support.errors import run_command, show
+from support.faster import longest_first
 from support.files import check_target
 from support.hub import connect_to_hub
 from support.pretrained import find_model
@@ -52,11 +53,11 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     Row i belongs to examples[i]. examples and collate: see dataset.py. batch_size: None for
     usual_batch_size(). title: show a progress bar with it. The model is not told the labels.
     """
-    batch_size = batch_size or usual_batch_size(device)
     # Here the order may be any, because nothing is learned. Sorted by length, batches need hardly
     # any padding. The longest come first: if one batch is too large for the memory, it fails now
     # and not after an hour.
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    lengths = [len(example["input_ids"]) for example in examples]
+    batches = longest_first(lengths, lambda t: batch_size or usual_batch_size(device, t))
     logits = torch.zeros(len(examples), model.config.num_labels)  # [N, C]
     # Eval mode turns dropout off. Forget it and every call gives another answer; forget to go back
     # and the next epoch trains without dropout. So the mode that was found is restored.
@@ -75,8 +76,7 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
             # share() gives all batches, and add_up() below changes nothing. (With torchrun, which
             # starts several processes, each fills in the rows of its share, and leaves the others
             # 0; add_up() gives the sum of all tables to all of them.)
-            for start in share(range(0, len(order), batch_size)):
-                rows = order[start : start + batch_size]
+            for rows in share(batches):
                 batch = to_device(collate([examples[i] for i in rows]), device)
                 output = model(
                     input_ids=batch["input_ids"],  # [B, T]
@@ -89,13 +89,14 @@ def predict_logits(model, examples, collate, device, precision="fp32", batch_siz
     return add_up(logits)
 
 
-def usual_batch_size(device):
-    """Reviews at once, to score them.
+def usual_batch_size(device, tokens=256):
+    """Reviews at once, to score them. tokens: of the longest of them.
 
-    Many keep a GPU busy. On a CPU what one layer hands to the next should fit into the cache: there
-    64 reviews at once were slower than 16. The answers are the same, up to rounding.
+    Many keep a GPU busy. On a CPU what one layer hands to the next should fit into the cache: 16
+    reviews of 256 tokens took 15 % longer than four times 4. (More than one at a time, because the
+    weights are read from memory for each batch.) The answers are the same, up to rounding.
     """
-    return 16 if device.type == "cpu" else 128
+    return max(1, 1024 // tokens) if device.type == "cpu" else 128
 
 
 # ------------------------------------------------------------------------------ 2. count
@@ -217,13 +218,13 @@ def main():
     if args.windows:
         input_ids, owners, _ = encode_windows(input_ids, *special_ids(tokenizer), max_length)
     examples = make_examples(input_ids, [0] * len(input_ids))  # the model is not told the labels
-    batch_size = args.batch_size or usual_batch_size(device)
     collate = make_collate(tokenizer.pad_token_id)
     started = time.perf_counter()
     # Only the asking is timed: no loading, no tokenizing.
-    with out_of_memory(f"try --batch-size {max(1, batch_size // 2)}"):
-        asked = model, examples, collate, device, precision, batch_size
-        logits = predict_logits(*asked, title="evaluating")
+    half = max(1, (args.batch_size or usual_batch_size(device)) // 2)
+    with out_of_memory(f"try --batch-size {half}"):
+        how = collate, device, precision, args.batch_size
+        logits = predict_logits(model, examples, *how, title="evaluating")
     if args.windows:
         logits = average(logits, owners, len(split["texts"]))  # [windows, C] becomes [N, C]
     seconds = time.perf_counter() - started

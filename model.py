@@ -37,7 +37,8 @@ from dataset import LINE_BREAK, clean
 from support.errors import UserError, make_parser, run_command
 from support.files import whole_files
 from support.devices import exact_device
-from support.faster import choose_attention, give_first_alone, last_layer, layer_stack
+from support.faster import choose_attention, give_first_alone, last_layer, layer_stack, native
+from support.faster import quantize, rest_of
 from support.hub import TOKENIZER_FILES, WEIGHT_FILES, fetch_model, hub_error
 from support.pretrained import check_layers, class_names, drawn_at_random, load_classifier
 from support.pretrained import load_config, load_tokenizer, max_positions, save_tokenizer
@@ -66,7 +67,7 @@ def choose_device(wanted=None):
 
 
 def choose_precision(wanted, device):
-    """Return (precision, reason), precision being "fp32", "bf16" or "fp16". wanted: also "auto".
+    """Return (precision, reason): "fp32", "bf16", "fp16" or "int8". wanted: also "auto".
 
     fp32, 32 bits a number, is the reference. The 16-bit formats halve the memory traffic. Hardware
     that multiplies them natively is more than twice as fast with them; elsewhere they are slower.
@@ -74,7 +75,11 @@ def choose_precision(wanted, device):
         fp16  keeps more digits but ends at 65,504, and small gradients round to 0. So the loss is
               multiplied by a large number before the backward pass, and the gradients are divided
               by it afterwards (finetune.py's GradScaler).
+        int8  whole numbers, for the encoder's matrices and what they are multiplied with. A CPU
+              adds up four such products in the time of one. Only to ask a model: see quantize().
     """
+    if wanted == "int8" and device.type != "cpu":
+        raise UserError(f"--precision int8 is for CPUs, not for {device.type}: add --device cpu")
     if wanted != "auto":
         return wanted, "as asked with --precision"
     if device.type == "cuda":
@@ -84,9 +89,7 @@ def choose_precision(wanted, device):
     if device.type == "xpu":
         return "bf16", "Intel GPUs multiply bf16 natively"
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        found = [name for name in ("amx_bf16", "avx512_bf16") if has.get(name)]
-        if found:
+        if found := native("amx_bf16", "avx512_bf16"):
             return "bf16", f"this CPU multiplies bf16 natively ({found[0]})"
         return "fp32", "this CPU has neither AVX512-BF16 nor AMX"
     return "fp32", f"the safe choice on {device.type}"
@@ -105,6 +108,7 @@ def autocast(device, precision):
     A layer multiplies vectors by a matrix of weights; these products are most of the work. The loss
     is a sum, which needs many digits, so it is computed outside of the block.
     """
+    precision = rest_of(precision)  # int8: what is not done in whole numbers
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
@@ -295,6 +299,8 @@ def load_model(folder, device=torch.device("cpu"), precision="fp32", max_length=
         ) from error
     # The library fills what is missing with random numbers, and goes on. Here that is an error.
     check_loaded(folder, model, tokenizer, run, info)
+    if precision == "int8":
+        quantize(model)
     speed_up(model, device, precision)
     # eval: no dropout, or the same question would get another answer each time. (predict_logits()
     # does it again. Here it is for those who ask the model themselves.)

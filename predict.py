@@ -51,7 +51,7 @@ class Classifier:
         self.collate = make_collate(self.tokenizer.pad_token_id)
         self.names = self.run["labels"]  # C of them
         self.device, self.precision = device, precision
-        self.batch_size = batch_size or usual_batch_size(device)
+        self.batch_size = batch_size
 
     def classify(self, texts, windows=False):
         """One (label, probability) for each text, in their order.
@@ -95,7 +95,8 @@ class Classifier:
         """The raw scores [N, C] of N lists of token ids."""
         # collate wants labels, and nobody will look at them: any will do.
         examples = make_examples(input_ids, [0] * len(input_ids))
-        with out_of_memory(f"use --batch-size {max(1, self.batch_size // 2)}"):
+        half = max(1, (self.batch_size or usual_batch_size(self.device)) // 2)
+        with out_of_memory(f"use --batch-size {half}"):
             return predict_logits(
                 self.model, examples, self.collate, self.device, self.precision, self.batch_size
             )

@@ -179,7 +179,7 @@ def bar(label, score):
     )
 
 
-def make_app(folder, device, hosts=None):
+def make_app(folder, device, hosts=None, precision="fp32"):
     """The page and the addresses as one application for uvicorn. UserError without gradio.
 
     hosts: as in refuse().
@@ -190,7 +190,7 @@ def make_app(folder, device, hosts=None):
         import gradio
     except ImportError as error:
         raise UserError("the page needs gradio: pip install -r requirements-extra.txt") from error
-    classifier = SharedClassifier(folder, device)
+    classifier = SharedClassifier(folder, device, precision)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     page = make_page(classifier, folder)
     application = gradio.mount_gradio_app(
@@ -211,7 +211,7 @@ def make_app(folder, device, hosts=None):
 
 
 def main():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "device precision", precision="fp32")
     parser.add_argument(
         "--model", default="model", help="a folder that finetune.py saved (default: model)"
     )
@@ -219,17 +219,16 @@ def main():
         "--host", default="127.0.0.1", help="127.0.0.1: this machine only (default); 0.0.0.0: all"
     )
     parser.add_argument("--port", type=int, default=7860, help="0 for any (default: 7860)")
-    parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
     args = parser.parse_args()
     if not 0 <= args.port < 65536:
         raise UserError(f"--port {args.port}: has to be from 0 to 65535")
-    device, _, _ = choose_hardware(args.device, "fp32")
+    device, precision, _ = choose_hardware(args.device, args.precision)
     print(f"loading {args.model}", flush=True)
     alone = args.host in THIS_MACHINE
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that this `with` can clean up
     with tempfile.TemporaryDirectory(prefix="reviews-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        application = make_app(args.model, device, THIS_MACHINE if alone else None)
+        application = make_app(args.model, device, THIS_MACHINE if alone else None, precision)
         import uvicorn
 
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from support.errors import UserError
+
 
 # ------------------------------------------------------------------------------ 1. the last layer
 def layer_stack(model):
@@ -121,6 +123,15 @@ def unfold(query, key, value, attention_mask):
     return query, key, value, attention_mask
 
 
+def longest_first(lengths, size):
+    """Row numbers in batches of like length. size: gives for the longest of a batch how many."""
+    order, batches, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), [], 0
+    while start < len(order):
+        batches.append(order[start : start + size(lengths[order[start]])])
+        start += len(batches[-1])
+    return batches
+
+
 # ------------------------------------------------------------------------------ 2. attention
 # Models that ask for nothing on top of it, such as scores that depend on the distance.
 PLAIN_ATTENTION = ("distilbert", "bert", "roberta", "xlm-roberta", "modernbert")
@@ -136,7 +147,7 @@ def choose_attention(model, device, precision, one_query=False):
     """
     plain = model.config.model_type in PLAIN_ATTENTION
     name = "in_one" if one_query else "sdpa"
-    if device.type == "cpu" and precision == "bf16" and plain:
+    if device.type == "cpu" and rest_of(precision) == "bf16" and plain:
         name = "by_hand"
     elif model.config._attn_implementation not in ("in_one", "by_hand") and not one_query:
         return  # it has the library's
@@ -181,3 +192,100 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
         weights = functional.dropout(scores.softmax(dim=-1), dropout)  # [b, H, T, T]
         mixtures.append((weights @ value[some]).transpose(1, 2))  # [b, T, H, D]
     return torch.cat(mixtures), None
+
+
+# ------------------------------------------------------------------------------ 3. whole numbers
+def native(*names):
+    """Which of these things this CPU computes natively, such as avx512_bf16."""
+    has = torch.cpu.get_capabilities()
+    return [name for name in names if has.get(name)]
+
+
+def rest_of(precision):
+    """In which format a model computes what is not quantized: bf16 where the CPU has it."""
+    if precision != "int8":
+        return precision
+    return "bf16" if native("amx_bf16", "avx512_bf16") else "fp32"
+
+
+ROWS = 512  # vectors at once: what is made of them on the way stays in the cache
+
+
+class Int8Linear(nn.Linear):
+    """A linear layer that multiplies whole numbers from -127 to 127, which is faster on a CPU.
+
+    Each row of the matrix has a scale, which makes its largest number 127, and so has each vector:
+    a few tokens have numbers that are far larger than those of all others, which would otherwise
+    become 0 (Dettmers et al. 2022, "LLM.int8()"). Two numbers that were rounded are multiplied; the
+    errors mostly cancel out in the sum of hundreds of products. The 32-bit matrix stays, because
+    whole numbers have no gradient, and an explanation asks for one.
+    """
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        matrix = linear.weight.detach()  # [out, in]
+        self.scales = (matrix.abs().amax(dim=1) / 127).clamp(min=1e-9)  # [out]
+        whole = (matrix / self.scales[:, None]).round().to(torch.int8)  # [out, in]
+        self.packed = torch.ops.onednn.qlinear_prepack(whole, [ROWS, self.in_features])
+        self.zeros = torch.zeros(self.out_features, dtype=torch.int32)
+        self.added = torch.zeros(self.out_features) if self.bias is None else self.bias.detach()
+        # Without these instructions a CPU adds up two products in 16 bits, which end at 32,767. So
+        # there the vectors get numbers up to 63, and nothing can overflow.
+        self.most = 127 if native("avx512_vnni", "avx_vnni", "amx_int8") else 63
+
+    def forward(self, vectors):
+        if vectors.requires_grad and torch.is_grad_enabled():
+            return super().forward(vectors)
+        # Queries, keys and values are made of the same vectors: these are rounded once for all.
+        if not hasattr(vectors, "in_whole_numbers"):
+            vectors.in_whole_numbers = self.round(vectors)
+        whole, scale = vectors.in_whole_numbers  # [B*T, in], [B*T, 1]
+        products = scale.new_empty(len(whole), self.out_features)  # [B*T, out]
+        for start in range(0, len(whole), ROWS):
+            some = slice(start, start + ROWS)
+            product = torch.ops.onednn.qlinear_pointwise(
+                *(whole[some], 1.0, self.most + 1, self.packed, self.scales, self.zeros, None),
+                *(1.0, 0, torch.float32, "none", [], ""),  # of the product: as it comes out
+            )
+            torch.addcmul(self.added, product, scale[some], out=products[some])
+        return products.reshape(*vectors.shape[:-1], self.out_features)
+
+    def round(self, vectors):
+        """(vectors in whole numbers [B*T, in], their scales [B*T, 1]). 0 becomes self.most + 1."""
+        rows = vectors.reshape(-1, self.in_features).float()
+        whole, scale = torch.empty(rows.shape, dtype=torch.uint8), rows.new_empty(len(rows), 1)
+        half = torch.tensor(self.most + 1.5)  # to uint8 cuts the digits behind the point off
+        for start in range(0, len(rows), ROWS):
+            some = slice(start, start + ROWS)
+            largest = torch.linalg.vector_norm(rows[some], torch.inf, dim=1, keepdim=True)
+            scale[some] = largest.clamp_(min=1e-9) / self.most
+            whole[some] = torch.addcmul(half, rows[some], 1 / scale[some])
+        return whole, scale
+
+
+def quantize(model):
+    """Let the linear layers of the encoder multiply whole numbers. The head keeps its 32 bits.
+
+    Raises UserError for a model without such layers, and on a machine that cannot do it.
+    """
+    stack = layer_stack(model)
+    found = [
+        (parent, name, module)
+        for parent in (model.get_submodule(stack).modules() if stack else ())
+        for name, module in parent.named_children()
+        if type(module) is nn.Linear
+    ]
+    if not found:
+        raise UserError(f"--precision int8: {type(model).__name__} has no layers for it")
+    with torch.no_grad():
+        for parent, name, module in found:
+            try:
+                whole, vectors = Int8Linear(module), module.weight[:8]  # some vectors to try it
+                right = module(vectors)
+                wrong = (whole(vectors) - right).abs().max() > 0.1 * right.abs().max()
+            except (AttributeError, RuntimeError):  # no oneDNN in this PyTorch, or not for this CPU
+                wrong = True
+            if wrong:
+                raise UserError("--precision int8: not on this machine; leave --precision out")
+            setattr(parent, name, whole)

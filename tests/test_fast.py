@@ -1,5 +1,6 @@
 """What makes it fast changes nothing but the time, and the work is counted right."""
 
+import csv
 import itertools
 import json
 import tracemalloc
@@ -7,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import FAMILIES, make_examples_of_lengths, make_model
+from conftest import FAMILIES, PROJECT, make_examples_of_lengths, make_model, run_script
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from extras import benchmark, cost
 from dataset import clean, encode, load_splits, make_collate, make_examples
 from evaluate import predict_logits
-from model import save_model, set_trainable, speed_up
-from support.faster import attention_by_hand, choose_attention
+from model import choose_precision, save_model, set_trainable, speed_up
+from support.errors import UserError
+from support.faster import Int8Linear, attention_by_hand, choose_attention, quantize
 from support.large import Texts, TokenIds, keep
 from support.pretrained import set_dropout
 from support.rows import count_rows, open_asked, predict_chunks, write_predictions
@@ -217,6 +219,87 @@ def test_bf16_gives_the_labels_of_fp32():
     rough = predict_logits(model, examples, make_collate(0), CPU, "bf16")
     assert not torch.equal(exact, rough), "otherwise this was fp32 twice"
     assert (exact.argmax(-1) == rough.argmax(-1)).float().mean() >= 0.995
+
+
+def can_multiply_whole_numbers():
+    try:
+        quantize(make_model())
+    except UserError:
+        return False
+    return True
+
+
+needs_int8 = pytest.mark.skipif(not can_multiply_whole_numbers(), reason="no oneDNN for this CPU")
+
+
+@needs_int8
+def test_whole_numbers_multiply_almost_as_well_as_fractions():
+    """Beside float64: off by a percent of a typical product; also where one token has numbers that
+    are a thousand times those of the others; and largest numbers do not overflow.
+    """
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 96)
+    ours, vectors = Int8Linear(linear), torch.randn(3, 700, 256)
+    vectors[1, 5] *= 1000
+    with torch.inference_mode():
+        right = linear.double()(vectors.double())  # [3, 700, 96]
+        off = (ours(vectors) - right).abs().mean(dim=-1) / right.abs().mean(dim=-1)
+        assert off.max() < 0.04 and off.mean() < 0.02
+        linear.float().weight.fill_(1.0)
+        linear.bias.fill_(0.0)
+        assert torch.allclose(Int8Linear(linear)(torch.ones(2, 256)), torch.tensor(256.0))
+        assert torch.equal(Int8Linear(linear)(torch.zeros(2, 256)), torch.zeros(2, 96))
+        assert torch.allclose(Int8Linear(linear)(-torch.ones(2, 256)), torch.tensor(-256.0))
+
+
+@needs_int8
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_answers_like_fp32_and_explains_itself(family):
+    """Nearly the same logits, whatever else is in the batch; and the gradients of fp32."""
+    examples, cpu = make_examples_of_lengths([3 + i % 30 for i in range(200)]), CPU
+    found = {}
+    for precision in ("fp32", "int8"):
+        model = make_model(family, loud=True, dropout=0.0)
+        if precision == "int8":
+            quantize(model)
+        speed_up(model, cpu, precision)
+        found[precision] = predict_logits(model, examples, make_collate(0), cpu, precision)
+    spread = found["fp32"].std(dim=0).mean()
+    off = (found["int8"] - found["fp32"]).abs().mean()
+    assert 0 < off < 0.1 * spread
+    some = predict_logits(model, examples[:3], make_collate(0), cpu, "int8")
+    assert torch.allclose(some, found["int8"][:3], atol=0.03 * spread)
+    vectors = model.get_input_embeddings()(torch.tensor([[2, 9, 3]])).detach().requires_grad_()
+    logits = model(inputs_embeds=vectors, attention_mask=torch.ones(1, 3).long()).logits
+    assert torch.autograd.grad(logits[0, 1], vectors)[0].abs().sum() > 0
+
+
+@needs_int8
+def test_int8_is_for_asking_on_a_cpu(rehearsed, tmp_path):
+    """The same answers to the rehearsal's reviews; a GPU and the training refuse it in a line."""
+    folder, _ = rehearsed
+    done = run_script("evaluate.py", "--model", folder, "--precision", "int8")
+    assert "computed on cpu in int8" in done.stdout, done.stderr
+    file = PROJECT / "support" / "demo_reviews" / "test.csv"
+    rows = []
+    for precision in ("fp32", "int8"):
+        words = ("--file", file, "--out", tmp_path / precision, "--precision", precision)
+        assert run_script("predict.py", "--model", folder, *words).returncode == 0
+        rows.append(list(csv.DictReader(open(tmp_path / precision, encoding="utf-8"))))
+    equal = [one["predicted"] == other["predicted"] for one, other in zip(*rows, strict=True)]
+    assert len(equal) == 400 and sum(equal) >= 396
+    assert [row["score"] for row in rows[0]] != [row["score"] for row in rows[1]]
+    with pytest.raises(UserError, match="for CPUs.*--device cpu"):
+        choose_precision("int8", torch.device("cuda"))
+    done = run_script("finetune.py", "--demo", "--precision", "int8", "--out", tmp_path / "no")
+    assert done.returncode == 2 and "int8" in done.stderr
+
+
+def test_a_cpu_that_computes_whole_numbers_wrong_is_noticed(monkeypatch):
+    """The operators are made for some processors; on another they may give any number."""
+    monkeypatch.setattr(Int8Linear, "forward", lambda self, vectors: 2 * self.added)
+    with pytest.raises(UserError, match="not on this machine"):
+        quantize(make_model())
 
 
 # ------------------------------------------------------------------------------ memory

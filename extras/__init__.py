@@ -12,8 +12,10 @@ report.py       a page about a model: curves, certainty, mistakes
 kept.py         what finetune.py and evaluate.py have left behind, read again
 charts.py       the pictures on that page
 page.py         the parts that pages are made of, where text stays text
+export.py       take a model to programs without PyTorch: ONNX, written and compared
 app.py          a page where people can ask the model
 api.py          an address where programs can
-benchmark.py    where the time goes: side by side with Trainer and pipeline
+benchmark.py    where the time goes: side by side with Trainer, pipeline and others
+contenders.py   the programs that it compares
 cost.py         what a run costs in FLOPs, and what the hardware could do at best
 """

@@ -1,11 +1,11 @@
-"""Where does the time go? Ours beside transformers' Trainer and pipeline, in one run.
+"""Where does the time go? Ours beside Trainer, pipeline and ONNX engines, in one run.
 
 Teaches   how to compare speeds so that the comparison holds: the same reviews, side by side, every
           contender in a process of its own, medians of several rounds, and beside them what the
           hardware could do at best. A machine that does other things at the same time is slow for
           all of them; a ratio survives that, a number of seconds does not.
 After     finetune.py and evaluate.py; its measure of work is explained in extras/cost.py.
-Run       pip install -r requirements-dev.txt          for accelerate, which Trainer needs
+Run       pip install -r requirements-dev.txt          for accelerate (Trainer) and openvino
           python -m extras.benchmark                   about half an hour on two cores
           python -m extras.benchmark --rounds 1 --only score
           python -m docs.pages                         put what was stored into docs/speed.md
@@ -28,16 +28,13 @@ import torch
 from tqdm import tqdm
 
 from extras import cost
-import finetune
-from dataset import draw, encode, load_splits, make_collate, make_examples, take
-from evaluate import predict_logits
-from model import autocast, choose_hardware, load_pretrained, speed_up
+from dataset import draw, load_splits, take
+from model import autocast, choose_hardware, load_pretrained
+from extras.contenders import prepare
 from extras.cost import finish
 from support.devices import hardware_name, peak_bytes
 from support.files import write_whole
-from support.options import parse_arguments
 from support.pretrained import load_tokenizer
-from support.unfinished import Run
 from support.errors import UserError, make_parser, run_command
 from support.hub import connect_to_hub
 
@@ -47,13 +44,15 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 TASKS = [
     ("train-256", 256, 192, ("finetune.py", "Trainer seed", "Trainer default", "Trainer best")),
     ("train-512", 512, 96, ("finetune.py", "Trainer default")),
-    ("score-256", 256, 512, ("evaluate.py", "pipeline")),
+    ("score-256", 256, 512, ("evaluate.py", "evaluate.py int8", "ONNX Runtime int8",
+                             "OpenVINO bf16", "pipeline")),
     (
         "change-256",
         256,
         96,
         (
             "finetune.py",
+            "but all tokens in the last layer",
             "but the library's attention",
             "but attention dropout 0.1",
             "but AdamW not fused",
@@ -68,127 +67,14 @@ ABOUT = {
     "Trainer default": "batch 16, DataCollatorWithPadding, fp32",
     "Trainer best": "batch 16, bf16, group_by_length, fused AdamW",
     "evaluate.py": "as it stands",
+    "evaluate.py int8": "--precision int8",
+    "ONNX Runtime int8": "quantize_dynamic(), a scale per channel, our batches",
+    "OpenVINO bf16": "fp32 where the CPU has no bf16, our batches",
     "pipeline": "pipeline(..., batch_size=64), fp32",
 }
 
 
-# ------------------------------------------------------------------------------ 1. the contenders
-def train_ours(change, model, tokenizer, texts, labels, tokens):
-    """One epoch of finetune.py's loop, from token ids on. change: "but ...", or "finetune.py"."""
-    args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1", "--lr", "5e-5"])
-    device, precision, _ = choose_hardware(precision="fp32" if change == "but fp32" else "auto")
-    input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
-    splits = {"train": {"examples": make_examples(input_ids, labels)}}
-    model.to(device)
-    if change != "but the library's attention":
-        speed_up(model, device, precision)
-    if change == "but AdamW not fused":
-        fused = torch.optim.AdamW
-        torch.optim.AdamW = lambda *given, **named: fused(*given, **named | {"fused": False})
-    if change == "but batches not grouped":
-        finetune.make_batches = lambda lengths, size, seed, epoch: [
-            rows.tolist() for rows in torch.randperm(len(lengths)).split(size)
-        ]
-
-    def run():
-        names = list(model.config.id2label.values())
-        finetune.fine_tune(model, tokenizer, splits, names, args, device, precision, Run(args))
-
-    return run, precision
-
-
-def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, **more):
-    """Transformers' Trainer, from token ids on.
-
-    recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
-    "best", every flag it has that makes it faster here. more: other TrainingArguments.
-    """
-    from datasets import Dataset
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
-
-    device, precision, _ = choose_hardware()
-    encoded = tokenizer(
-        texts,
-        truncation=True,
-        max_length=tokens,
-        padding="max_length" if recipe == "seed" else False,
-    )
-    options = {"per_device_train_batch_size": 16, "disable_tqdm": True}
-    if recipe == "seed":
-        options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    if recipe == "best":
-        options |= {
-            "bf16": precision == "bf16",
-            "fp16": precision == "fp16",
-            "optim": "adamw_torch_fused",
-            "train_sampling_strategy": "group_by_length",
-        }
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            tempfile.mkdtemp(),
-            num_train_epochs=epochs,
-            learning_rate=5e-5,
-            use_cpu=device.type == "cpu",
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1000,
-            dataloader_pin_memory=device.type == "cuda",
-            **options | more,
-        ),
-        train_dataset=Dataset.from_dict({**encoded, "label": labels}),
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-    )
-
-    def run():
-        trainer.train()
-
-    return run, precision if recipe == "best" else "fp32"
-
-
-def score_ours(model, tokenizer, texts, labels, tokens):
-    """Logits of raw texts as evaluate.py computes them, tokenizing included."""
-    device, precision, _ = choose_hardware()
-    speed_up(model.to(device), device, precision)
-    collate = make_collate(tokenizer.pad_token_id)
-
-    def run():
-        input_ids, _ = encode(texts, tokenizer, tokens, "head")  # as pipeline cuts
-        examples = make_examples(input_ids, labels)
-        return predict_logits(model, examples, collate, device, precision).argmax(dim=-1).tolist()
-
-    return run, precision
-
-
-def score_with_pipeline(model, tokenizer, texts, labels, tokens):
-    """The same with transformers' pipeline, in its own order, a batch padded to its longest."""
-    from transformers import pipeline
-
-    device, _, _ = choose_hardware()
-    classify = pipeline(
-        "text-classification", model=model, tokenizer=tokenizer, device=device, batch_size=64
-    )
-
-    def run():
-        answers = classify(texts, truncation=True, max_length=tokens)
-        return [model.config.label2id[answer["label"]] for answer in answers]
-
-    return run, "fp32"
-
-
-def prepare(contender, *given):
-    """The contender by its name: returns (what is to be timed, its precision)."""
-    if contender.startswith("Trainer "):
-        return train_with_trainer(contender.removeprefix("Trainer "), *given)
-    if contender == "evaluate.py":
-        return score_ours(*given)
-    if contender == "pipeline":
-        return score_with_pipeline(*given)
-    return train_ours(contender, *given)
-
-
-# ------------------------------------------------------------------------------ 2. one measurement
+# ------------------------------------------------------------------------------ 1. one measurement
 def measure(contender, tokens, model_name, rows):
     """Time one contender once, in this process. Returns a dict of plain numbers.
 
@@ -228,7 +114,7 @@ def measure(contender, tokens, model_name, rows):
         "peak_bytes": peak_bytes(device),
         "predicted": predicted,
     }
-    if precision != "fp32":  # how fast these matrix products would be alone
+    if contender in ("finetune.py", "Trainer best", "evaluate.py"):  # the products alone
         figures["limit_seconds"] = cost.time_products(model, shapes, device, precision, training)
     return figures
 
@@ -239,11 +125,12 @@ def warm_up(model, tokenizer, texts, precision):
     batch = tokenizer(texts, truncation=True, max_length=64, padding=True, return_tensors="pt")
     with autocast(device, precision):
         logits = model(**batch.to(device)).logits
-    logits.float().sum().backward()
+    if logits.requires_grad:  # other engines have no gradients
+        logits.float().sum().backward()
     model.zero_grad()
 
 
-# ------------------------------------------------------------------------------ 3. the whole
+# ------------------------------------------------------------------------------ 2. the whole
 def measure_apart(contender, tokens, model_name, file):
     """measure() in a new process: nobody inherits another's memory, or warm caches."""
     command = [sys.executable, "-m", "extras.benchmark", "--worker"]
@@ -332,14 +219,15 @@ def main():
     parser.add_argument("--data", default="stanfordnlp/imdb", help="see finetune.py")
     parser.add_argument("--rounds", type=int, default=3, help="of each, for the median (default 3)")
     parser.add_argument("--only", default="", help="tasks whose name holds this: train, score, 512")
+    parser.add_argument("--reviews", type=int, help="in each task (default: 96 to 512)")
     args = parser.parse_args()
     tasks = [task for task in TASKS if args.only in task[0]]
-    if not tasks or args.rounds < 1:
+    if not tasks or min(args.rounds, args.reviews or 1) < 1:
         raise UserError("nothing to measure: --rounds 1 or more, --only train, score, 256 or 512")
     connect_to_hub(args.model, args.data)
     device, precision, _ = choose_hardware()
     splits, *_ = load_splits(args.data)
-    packages = ("torch", "transformers", "accelerate")
+    packages = "torch transformers accelerate onnxruntime openvino".split()
     result = {
         "model": args.model,
         "hardware": hardware_name(device),
@@ -349,8 +237,8 @@ def main():
         "tasks": [],
     }
     RESULTS.mkdir(exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{result['hardware']} {result['threads']}".lower())
-    path = RESULTS / f"benchmark-{slug}.json"
+    name = f"benchmark {result['hardware']} {result['threads']} {precision}"
+    path = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
     before = json.loads(path.read_text()) if args.only and path.exists() else None
     if before and any(before[key] != result[key] for key in ("model", "precision", "versions")):
         raise UserError(f"{path} was measured with another model or version: leave out --only")
@@ -359,6 +247,7 @@ def main():
         for task, tokens, reviews, contenders in tasks:
             split = splits["train" if task.startswith("train") else "test"]
             file = Path(folder, task)
+            reviews = args.reviews or reviews
             chosen = draw(split["labels"], reviews, seed=42, equal=True)
             file.write_text(json.dumps(take(split, chosen)))
             rounds = []

@@ -115,7 +115,7 @@ def unfold(query, key, value, attention_mask):
     heads = query.shape[1]
     if key.shape[1] != heads:
         key, value = (
-            x.transpose(1, 2).reshape(len(x), -1, heads, x.shape[-1]).transpose(1, 2)
+            x.transpose(1, 2).reshape(x.shape[0], -1, heads, x.shape[-1]).transpose(1, 2)
             for x in (key, value)
         )
     if attention_mask is not None:

@@ -481,8 +481,11 @@ def test_a_benchmark_counts_what_each_contender_computes(rehearsed, tmp_path):
     padding = [one["padding_share"] for one in figures.values()]
     assert padding[1] > padding[2] > padding[0] >= 0
     ask = {
-        name: benchmark.measure(name, 32, str(folder), rows) for name in ("evaluate.py", "pipeline")
+        name: benchmark.measure(name, 32, str(folder), rows)
+        for name in ("evaluate.py", "ONNX Runtime int8", "OpenVINO bf16", "pipeline")
     }
+    assert len({json.dumps(one["predicted"]) for one in ask.values()}) == 1
+    assert ask["ONNX Runtime int8"]["flops"] > ask["evaluate.py"]["flops"], "all of the last layer"
     assert ask["evaluate.py"]["real_tokens"] == ask["pipeline"]["real_tokens"]
     assert ask["evaluate.py"]["predicted"] == ask["pipeline"]["predicted"]
     rounds = [{name: one | {"seconds": 2.0 * one["seconds"]} for name, one in figures.items()}]

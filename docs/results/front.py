@@ -41,7 +41,7 @@ def caption():
 
 def needs():
     """How long the main job takes, and how much disk."""
-    (found,), (bench,) = read("screen-main.json"), read("benchmark-amd-epyc-2.json")
+    (found,), (bench,) = read("screen-main.json"), read("benchmark-amd-epyc-2-bf16.json")
     device, run = found["run"]["device"], found["run"]
     speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
     sizes = {role: split["reviews"] for role, split in run["splits"].items()}

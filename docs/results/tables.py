@@ -30,6 +30,26 @@ def speed():
     return "\n\n".join(f"{benchmark.describe(one)}\n\n{benchmark.table(one)}" for one in found)
 
 
+def profile():
+    """Where the time of a training step goes: docs/results/profile.json."""
+    (found,) = read("profile.json")
+    rows = sorted(found["shares"].items(), key=lambda one: (one[0] == "all else", -one[1]))
+    lines = [f"On {found['hardware']} in {found['precision']}, batches of 16 x 256 tokens:", ""]
+    lines += ["| piece | of the time |", "|---|---|"]
+    return "\n".join(lines + [f"| {kind} | {share:.1%} |" for kind, share in rows])
+
+
+def int8():
+    """How many answers whole numbers change: docs/results/int8.json."""
+    (found,) = read("int8.json")
+    exact, whole = (found[key] for key in ("fp32", "int8"))
+    return (
+        f"Of {found['n']:,} test reviews, {found['equal'] / found['n']:.2%} get the same answer from "
+        f"{found['model']}: {measured(whole, found['n'])} are right in int8, "
+        f"{measured(exact, found['n'])} in fp32 ({found['hardware']})."
+    )
+
+
 def accuracy():
     """The table of docs/results/accuracy-*.json: each way of training, its seeds and their mean.
 
@@ -330,6 +350,8 @@ SECTIONS = {
     "behaviour": behaviour,
     "windows": windows,
     "speed": speed,
+    "profile": profile,
+    "int8": int8,
     "accuracy": accuracy,
     "experiments": experiments,
 }

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 
-from extras.benchmark import train_with_trainer
+from extras.contenders import train_with_trainer
 from dataset import draw, draw_rules, encode, load_splits, make_collate, make_examples, take
 from evaluate import predict_logits, score
 from model import choose_hardware, load_pretrained

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, pipeline, tokenization_utils_b
 
 from dataset import LINE_BREAK, clean, encode, make_collate, make_examples
 from evaluate import predict_logits
-from model import load_model, save_model
+from model import load_model, save_model, speed_up
 from support.files import prepare_folder
 from support.pretrained import check_tokenizer, load_tokenizer, with_cleaning
 from support.runs import describe_run, weights_fingerprint
@@ -54,6 +54,7 @@ def test_a_reloaded_model_gives_the_same_logits_bit_for_bit(saved, tokenizer):
     again, _ = encode([clean(text) for text in TEXTS], loaded_tokenizer, 24, "head")
     assert ids == again
     examples, collate = make_examples(ids, [0] * len(ids)), make_collate(0)
+    speed_up(model, CPU, "fp32")  # as in training, and as load_model() does
     assert torch.equal(
         predict_logits(model, examples, collate, CPU),
         predict_logits(loaded, examples, collate, CPU),

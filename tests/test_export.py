@@ -60,8 +60,11 @@ def test_whole_numbers_that_change_answers_are_tried_with_fewer_matrices(
 ):
     """All matrices, all but those behind GELU, those of attention; then it is given up."""
     folder, ask = without_exports(rehearsed), export.ask
-    bad = lambda path, batches: ask(path, batches) * (-1 if "int8" in path.name else 1)  # noqa: E731
-    monkeypatch.setattr(export, "ask", bad)
+
+    def wrong(path, batches):
+        return ask(path, batches) * (-1 if "int8" in path.name else 1)
+
+    monkeypatch.setattr(export, "ask", wrong)
     run_export(monkeypatch, "--model", folder, "--int8")
     said = capsys.readouterr().out
     assert all(what in said for what in export.LADDER) and said.count("not kept") == 3

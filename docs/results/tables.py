@@ -39,13 +39,13 @@ def profile():
     return "\n".join(lines + [f"| {kind} | {share:.1%} |" for kind, share in rows])
 
 
-def int8():
+def whole_numbers():
     """How many answers whole numbers change: docs/results/int8.json."""
     (found,) = read("int8.json")
     exact, whole = (found[key] for key in ("fp32", "int8"))
     return (
-        f"Of {found['n']:,} test reviews, {found['equal'] / found['n']:.2%} get the same answer from "
-        f"{found['model']}: {measured(whole, found['n'])} are right in int8, "
+        f"Of {found['n']:,} test reviews, {found['equal'] / found['n']:.2%} get the same answer "
+        f"from {found['model']}: {measured(whole, found['n'])} are right in int8, "
         f"{measured(exact, found['n'])} in fp32 ({found['hardware']})."
     )
 
@@ -351,7 +351,7 @@ SECTIONS = {
     "windows": windows,
     "speed": speed,
     "profile": profile,
-    "int8": int8,
+    "whole-numbers": whole_numbers,
     "accuracy": accuracy,
     "experiments": experiments,
 }

@@ -75,8 +75,8 @@ def choose_precision(wanted, device):
         fp16  keeps more digits but ends at 65,504, and small gradients round to 0. So the loss is
               multiplied by a large number before the backward pass, and the gradients are divided
               by it afterwards (finetune.py's GradScaler).
-        int8  whole numbers, for the encoder's matrices and what they are multiplied with. A CPU
-              adds up four such products in the time of one. Only to ask a model: see quantize().
+        int8  whole numbers, for the encoder's matrices and what they are multiplied with: a quarter
+              of the bits, and coarser. Only to ask a model, on a CPU (support/faster.py).
     """
     if wanted == "int8" and device.type != "cpu":
         raise UserError(f"--precision int8 is for CPUs, not for {device.type}: add --device cpu")

@@ -115,7 +115,7 @@ SHARED = {
     "device": (str, None, "cpu, cuda, mps or xpu (default: the best there is)"),
     "precision": ((*PRECISIONS, "int8"), "auto", "number format (default: auto, 16 bits where the "
                   "hardware multiplies them natively; for a few texts fp32, so that other tools "
-                  "agree); int8: the fastest on a CPU, and hardly another answer"),
+                  "agree); int8: faster on a CPU, another answer now and then"),
 }
 
 

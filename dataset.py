@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from support.banner import describe_draw, show_data
 from support.errors import READING, UserError, make_parser, run_command
-from support.large import Examples, TokenIds, fingerprint, keep
+from support.large import Examples, TokenIds, fingerprint, keep, take
 from support.pretrained import load_tokenizer
 from support.saved import warn_of_change
 from support.tables import find_label_names, how_to_read, load_source, load_table, usable_rows
@@ -67,7 +67,9 @@ def clean(text):
 
 
 # ------------------------------------------------------------------------------ 2. three splits
-def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_shares=False, **how):
+def load_splits(
+    data, seed=42, subset=None, names=None, numbers=None, keep_shares=False, fold=None, **how
+):
     """Load a data set and divide it by role. Returns (splits, names, notes, source).
 
     splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
@@ -84,7 +86,8 @@ def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_share
     data: a file, a folder with train.* and test.*, or the name of a data set on the hub. seed:
         another one holds out and draws other reviews (test ones excepted). subset: how many train
         reviews to draw, equally from each class (keep_shares: in the data's own shares), and at
-        most how many of validation and of test; None for all. how: to read it, see support.tables.
+        most how many of validation and of test; None for all. fold: see hold_out(). how: to read
+        it, see support.tables.
     Raises UserError where the data cannot be read or its labels cannot be used.
     """
     if subset is not None and subset < 1:
@@ -97,14 +100,15 @@ def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_share
         role: usable_rows(*columns, names, role, notes, renames, numbers or source.classes)
         for role, columns in source.splits.items()
     }
+    if fold and "validation" in splits:
+        raise UserError(f"--fold {fold}: these data bring a validation split; leave --fold out")
     for role in ("test", "validation"):
         if role not in splits:
-            hold_out(splits, role, draw_rules(role, seed)[0], notes)
+            hold_out(splits, role, draw_rules(role, seed)[0], notes, fold)
     drop_copies(splits, notes)
     source.fingerprint = fingerprint(splits)  # before the draw: the same whatever the subset
     for role in splits if subset is not None else ():
-        labels, (role_seed, equal) = splits[role]["labels"], draw_rules(role, seed)
-        equal = equal and not keep_shares
+        labels, (role_seed, equal) = splits[role]["labels"], draw_rules(role, seed, keep_shares)
         drawn = take(splits[role], draw(labels, subset, role_seed, equal))
         if role == "train":
             notes += describe_draw(subset, labels, drawn["labels"], names, equal)
@@ -112,8 +116,8 @@ def load_splits(data, seed=42, subset=None, names=None, numbers=None, keep_share
     return splits, names, notes, source
 
 
-def hold_out(splits, role, seed, notes, share=0.1):
-    """Move `share` of the train rows to a new split: from each label one block of rows.
+def hold_out(splits, role, seed, notes, fold=None):
+    """Move a tenth of the train rows to a new split: from each label one block of rows.
 
     Why a block, and not random rows? IMDB's rows are ordered by film: up to 30 reviews of one film,
     then the next. Draw at random, and nearly every held-out review is about a film that is also in
@@ -128,19 +132,26 @@ def hold_out(splits, role, seed, notes, share=0.1):
     Films B and D reach into the gaps, so neither is in both t and v. (Reviews of a held-out film
     can still be in train under the other label. A model that has learned "this film: negative" from
     them is wrong here, so this validation errs a little on the low side.)
+
+    fold: "2/5" takes for validation the second of five blocks that are all rows together. Train
+    once for each: then every row was judged, by a model that has not seen it (cross-validation).
     """
     # A tenth is a compromise: fewer rows would choose the epoch by luck, more would be missed in
     # train. Where the rows of a file are in no order, a block is as good as a draw.
     train = splits["train"]
+    number, folds = map(int, fold.split("/")) if fold and role == "validation" else (0, 10)
     generator = random.Random(f"{seed} {role}")  # random numbers of its own for each role
     parts = bytearray(len(train["labels"]))  # of each row: 0 stays, 1 held out, 2 in a gap
     for label in sorted(set(train["labels"])):
         rows = [i for i, other in enumerate(train["labels"]) if other == label]
-        size = min(len(rows) - 1, max(1, round(share * len(rows))))  # one stays, to learn from
+        size = min(len(rows) - 1, max(1, round(len(rows) / folds)))  # one stays, to learn from
+        start = generator.randint(0, len(rows) - size)
+        if number:  # whole numbers that meet: where one fold ends, the next one starts
+            start = len(rows) * (number - 1) // folds
+            size = len(rows) * number // folds - start
         # 30: IMDB's longest run of one film. A small file cannot spare so many rows. There the gap
         # is a tenth of what is held out, and a film at the border may be shared.
         gap = min(30, size // 10)
-        start = generator.randint(0, len(rows) - size)
         for place in range(max(0, start - gap), min(len(rows), start + size + gap)):
             parts[rows[place]] = 1 if start <= place < start + size else 2
     held = f"held out {parts.count(1):,} train rows in blocks, {parts.count(2):,} beside unused"
@@ -160,13 +171,11 @@ def drop_copies(splits, notes):
             splits[role] = keep(splits[role], kept)
 
 
-def draw_rules(role, seed):
-    """(seed, equal) for draw(), by the role of a split.
-
-    Every model is tested on the same reviews, whatever its seed. Otherwise two results would differ
-    by the luck of the draw as well.
+def draw_rules(role, seed, keep_shares=False):
+    """(seed, equal) for draw(), by role. Every model is tested on the same reviews, whatever its
+    seed: otherwise two results would differ by the luck of the draw as well.
     """
-    return TEST_SEED if role == "test" else seed, role == "train"
+    return TEST_SEED if role == "test" else seed, role == "train" and not keep_shares
 
 
 def draw(labels, count, seed, equal):
@@ -188,11 +197,6 @@ def draw(labels, count, seed, equal):
     return sorted(heapq.nsmallest(count, order, key=keys.__getitem__))  # of equals the first
 
 
-def take(split, rows):
-    """The given rows of a split, as a split."""
-    return {column: [values[i] for i in rows] for column, values in split.items()}
-
-
 def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     """The reviews to evaluate on. Returns ({"texts": ..., "labels": ...}, notes).
 
@@ -210,8 +214,7 @@ def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
         source = load_table(data, clean=clean, **how)
         notes = [f"{data}: all of its rows; if training has read some, the result is too good"]
         notes += source.notes
-        rows = source.splits["train"]
-        chosen = usable_rows(*rows, names, data, notes, how["labels"], numbers)
+        chosen = usable_rows(*source.splits["train"], names, data, notes, how["labels"], numbers)
     else:
         splits, _, notes, source = load_splits(data, trained["seed"], None, names, numbers, **how)
         others = tuple(f"{other}:" for other in splits if other != role)
@@ -221,9 +224,8 @@ def load_split(run, role, data=None, subset=None, draw_seed=None, typed=None):
     if not chosen["texts"]:
         raise UserError(f"{data} has no row with a text and a label for {role}: {'; '.join(notes)}")
     if subset is not None:
-        seed, equal = draw_rules(role, trained["seed"])
+        seed, equal = draw_rules(role, trained["seed"], trained.get("keep_shares"))
         seed = seed if draw_seed is None else draw_seed
-        equal = equal and not trained.get("keep_shares")
         chosen = take(chosen, draw(chosen["labels"], subset, seed, equal))
     return chosen, notes
 
@@ -382,7 +384,6 @@ def main():
     print(f"attention_mask  {list(batch['attention_mask'].shape)}: 1 a token to read, 0 padding")
     for row in batch["attention_mask"].tolist():
         print("".join(f"{bit:>8}" for bit in row))
-    return None
 
 
 if __name__ == "__main__":

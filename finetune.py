@@ -256,7 +256,7 @@ def prepare(args, device, precision, reasons):
     tokenizer = load_tokenizer(args.model)
     how = {name: getattr(args, name) for name in HOW}
     splits, names, notes, source = load_splits(
-        args.data, args.seed, args.subset, keep_shares=args.keep_shares, **how
+        args.data, args.seed, args.subset, keep_shares=args.keep_shares, fold=args.fold, **how
     )
     # As they were found: evaluate.py and predict.py will look for them first.
     args.text_column, args.label_column = source.text_column, source.label_column

@@ -22,10 +22,11 @@ import numpy
 import torch
 from torch.nn import functional
 
-from dataset import draw, draw_rules, load_splits, take
+from dataset import draw, draw_rules, load_splits
 from evaluate import score, wilson_interval
 from support.devices import hardware_name
 from support.files import check_target, write_whole
+from support.large import take
 from support.saved import data_of_training, print_scores, read_run, save_predictions
 from support.tables import HOW, how_to_read, require_all_classes
 from support.errors import READING, UserError, check_counts, make_parser, run_command
@@ -105,8 +106,7 @@ def load(data, seed, subset, keep_shares=False, **how):
     """As load_splits(), with the train rows that finetune.py --subset draws; all of test."""
     splits, names, notes, source = load_splits(data, seed, **how)
     for role in ("train", "validation") if subset is not None else ():
-        role_seed, equal = draw_rules(role, seed)
-        rows = draw(splits[role]["labels"], subset, role_seed, equal and not keep_shares)
+        rows = draw(splits[role]["labels"], subset, *draw_rules(role, seed, keep_shares))
         splits[role] = take(splits[role], rows)
     require_all_classes(splits, names, notes)
     return splits, names, source.fingerprint

@@ -152,3 +152,8 @@ def keep(split, mask):
         column: values.keep(mask) if isinstance(values, Texts) else list(compress(values, mask))
         for column, values in split.items()
     }
+
+
+def take(split, rows):
+    """The given rows of a split, as lists."""
+    return {column: [values[i] for i in rows] for column, values in split.items()}

@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 import sys
+from argparse import ArgumentTypeError
 from itertools import chain
 
 from support import demo, hub
@@ -23,6 +24,18 @@ FREE = {"out", "resume", "overwrite", "save_every", "model", "data", "verbose"}
 FOUND_OUT = {"text_column", "label_column", "epochs", "lr"}
 USUAL_RATE, MANY = 5e-5, 20  # from so many classes on the rate is higher
 
+
+
+def read_fold(text):
+    """"2/5" as it stands, if it is the number of a fold, from 1, and how many there are."""
+    number, sign, folds = text.partition("/")
+    if not (sign and number.isdecimal() and folds.isdecimal() and 1 <= int(number) <= int(folds)):
+        raise ArgumentTypeError(f"{text!r}: write it like 2/5, the second of five")
+    if int(folds) < 2:
+        raise ArgumentTypeError(f"{text!r}: with one fold nothing is left to learn from")
+    return f"{int(number)}/{int(folds)}"
+
+
 # What a value has to be: its type, the lowest, the first that is too high, and that in words.
 COUNT = int, 1, math.inf, "1 or more"
 COUNT_OR_0 = int, 0, math.inf, "0 or more"
@@ -32,6 +45,7 @@ SHARE = float, 0, 1, "0 to under 1"
 OVER_0 = float, math.ulp(0), math.inf, "a number over 0"
 FROM_0 = float, 0, math.inf, "0 or more"
 TEXT = str, None, None, ""
+FOLD = read_fold, None, None, ""
 SWITCH = bool, None, None, ""
 
 # The option, what its value has to be, the default, the unit or the choices; what it does, and why
@@ -46,6 +60,8 @@ OPTIONS = {
          "(default: all; a subset shows in minutes what a full run does in hours)"),
         ("--keep-shares", SWITCH, False, None, "with --subset: draw train in its own shares "
          "(default: not, so that a rare class is not drowned out)"),
+        ("--fold", FOLD, None, "NUMBER/ALL", "validation is this one of so many equal blocks, "
+         "such as 2/5, and the rest trains (default: a tenth, at a place that --seed draws)"),
         ("--max-length", LENGTH, 256, "TOKENS", "tokens kept of a review, [CLS] and [SEP] included "
          "(default: 256; more of them lose less of the text, and take more time and memory)"),
         ("--truncation", TEXT, "head+tail", TRUNCATIONS, "what is kept of a longer review "

@@ -75,9 +75,10 @@ class Source:
 def how_to_read(arguments, typed, same):
     """How to read data for a model: as typed, else as in its training if it is the same data.
 
-    arguments: of its run.json. Other data are looked at anew. The meaning of labels stays.
+    arguments: of its run.json. Other data are looked at anew. The meaning of labels stays. The same
+    data are also divided by the same --fold.
     """
-    how = {name: arguments.get(name) for name in (HOW if same else ["labels"])}
+    how = {name: arguments.get(name) for name in ((*HOW, "fold") if same else ["labels"])}
     how |= {name: value for name, value in typed.items() if name in HOW and value is not None}
     return how | {"usual": tuple(filter(None, map(arguments.get, HOW[:2])))}
 

@@ -1,6 +1,8 @@
 """Chapter 2: no split knows another, and a file of one's own is read as it was meant."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import PROJECT
@@ -9,7 +11,7 @@ from support.errors import UserError
 from dataset import draw, hold_out, load_splits
 from evaluate import load_split
 from support.reading import read_rows
-from support.tables import find_label_names
+from support.tables import find_label_names, load_table
 
 
 def write_csv(path, rows, header="text,label"):
@@ -53,6 +55,66 @@ def test_a_held_out_split_is_one_contiguous_run_of_each_label():
         assert rows == list(range(rows[0], rows[0] + 20))
     kept = {int(text[1:]) for text in splits["train"]["texts"]}
     assert all(n + step not in kept for n in numbers for step in (-1, 1)), "a gap on either side"
+
+
+def test_folds_are_disjoint_cover_all_rows_and_keep_their_gaps(films):
+    """Each row is judged once, by a model that has not seen it, nor its neighbours."""
+    rows = Path(films).read_text().splitlines()
+    Path(films).write_text("\n".join(row for i, row in enumerate(rows) if i != 6))  # the copy
+    whole = load_splits(films, seed=3)[0]
+    labelled = sorted([*whole["train"]["texts"], *whole["validation"]["texts"]])
+    judged, sizes, test = [], set(), None
+    for number in range(1, 6):
+        splits, _, notes, _ = load_splits(films, seed=3, fold=f"{number}/5")
+        held_out, trained = (set(splits[role]["texts"]) for role in ("validation", "train"))
+        assert not held_out & trained
+        films_of = [{text.split("film ")[1] for text in side} for side in (held_out, trained)]
+        assert not films_of[0] & films_of[1], "whole films, as without folds"
+        judged += splits["validation"]["texts"]
+        sizes |= {splits["validation"]["labels"].count(label) for label in (0, 1)}
+        assert test in (None, splits["test"]), "and the test reviews are always the same"
+        test = splits["test"]
+        assert any(re.match(r"validation: held out 3\d\d train rows in blocks", n) for n in notes)
+    assert len(judged) == len(set(judged)) and max(sizes) - min(sizes) <= 1
+    # Rows of the gap beside --seed's own validation are in neither of its two; here they are.
+    assert set(labelled) < set(judged) and not set(judged) & set(test["texts"])
+    every = set(load_table(films, clean=str).splits["train"][0])
+    beside_test = len(every) - len(set(judged)) - len(test["texts"])
+    assert 0 < beside_test <= 4 * 30, "all rows, but for test and the gaps around it"
+
+
+@pytest.mark.parametrize("rows, folds", [(7, 3), (10, 5), (23, 10), (1234, 7)])
+def test_folds_of_any_size_meet_without_a_gap_of_their_own(rows, folds):
+    """Where one block ends the next one starts, whatever can or cannot be divided."""
+    found = []
+    for number in range(1, folds + 1):
+        splits = {"train": {"texts": [str(i) for i in range(rows)], "labels": [0] * rows}}
+        hold_out(splits, "validation", 1, [], f"{number}/{folds}")
+        block = [int(text) for text in splits["validation"]["texts"]]
+        gap = min(30, len(block) // 10)
+        left = {int(text) for text in splits["train"]["texts"]}
+        assert left == {i for i in range(rows) if i < block[0] - gap or i > block[-1] + gap}
+        found += block
+    assert found == list(range(rows))
+
+
+def test_a_model_of_a_fold_is_judged_on_its_own_validation_rows(films):
+    """evaluate.py --split validation has to find the rows that were held out then."""
+    splits, names, _, source = load_splits(films, seed=3, fold="2/5")
+    usual = {"data": films, "text_column": "text", "label_column": "label", "seed": 3}
+    run = {"arguments": usual | {"fold": "2/5"}, "labels": names}
+    run["data_fingerprint"] = source.fingerprint
+    chosen, notes = load_split(run, "validation")
+    assert list(chosen["texts"]) == list(splits["validation"]["texts"])
+    assert not any("warning" in note for note in notes)
+
+
+def test_folds_of_data_with_a_validation_split_are_refused(tmp_path):
+    """Which rows should be judged: theirs or ours? Nobody guesses."""
+    for name in ("train", "validation"):
+        write_csv(tmp_path / f"{name}.csv", [f"{name} {i},{i % 2}" for i in range(40)])
+    with pytest.raises(UserError, match="leave --fold out"):
+        load_splits(str(tmp_path), fold="1/5")
 
 
 def test_copies_of_test_and_validation_texts_leave_train(tmp_path):

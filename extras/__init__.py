@@ -3,7 +3,9 @@
 sanity.py       four questions, half a minute, before a run of hours
 attention.py    the whole forward pass by hand, and where a model looks
 baseline.py     the honest floor: counting words, in seconds
-sweep.py        one option, several values, several seeds
+search.py       which settings are better? A search by Optuna, or all of a grid
+trial.py        one run of it: finetune.py up to its last epoch
+search_page.py  what came out of it, as a table and a page
 compare.py      which of two models is better, review by review
 behaviour.py    does it understand? Sentences in families
 calibration.py  how sure a model is, and how often it is right

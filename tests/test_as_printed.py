@@ -100,7 +100,7 @@ def test_every_command_and_every_option_that_is_printed_exists(commands):
         if script[1] not in helps and not script[1].startswith("docs.results."):
             helps[script[1]] = run_script(script[1], "--help").stdout
             assert helps[script[1]].startswith("usage"), command
-        own, _, passed_on = script[2].partition(" -- ")  # extras.sweep passes on to finetune.py
+        own, _, passed_on = script[2].partition(" -- ")  # extras.search passes on to finetune.py
         for words, name in ((own, script[1]), (passed_on, "finetune.py")):
             if name.startswith("docs.results."):  # these run when they are imported
                 known = (PROJECT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
@@ -164,9 +164,9 @@ def test_every_file_shows_what_its_docstring_says(path, copied):
 
 def test_the_pages_commands_without_network_run_as_printed(copied):
     """In their order."""
-    # (Others are run by test_parallel.py, test_app.py and test_sweep.py.)
+    # (Others are run by test_parallel.py, test_app.py and test_search.py.)
     commands = [c for c in page_commands() if "demo" in c and "torchrun" not in c]
-    commands = [c for c in commands if not re.search(r"finetune\.py|extras\.(app|sweep)", c)]
+    commands = [c for c in commands if not re.search(r"finetune\.py|extras\.(app|search)", c)]
     for script in ("dataset.py", "evaluate.py", "predict.py", "-m extras.report"):
         assert any(f"python {script}" in command for command in commands), script
     for command in commands:

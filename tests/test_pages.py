@@ -75,12 +75,12 @@ def test_one_altered_digit_is_found(name):
 
 
 def test_the_one_command_beside_a_row_repeats_its_runs():
-    """extras/sweep.py's, typed again, has the options of every recorded run of that name."""
+    """extras/search.py's, typed again, has the options of every recorded run of that name."""
     files = (PROJECT / "docs" / "results").glob("run-*.json")
     for name in {path.stem.removeprefix("run-").rpartition("-")[0] for path in files} - {"demo"}:
         found = tables.runs(name)
-        command = shlex.split(tables.sweep_command(found))
-        assert command[:3] == ["python", "-m", "extras.sweep"]
+        command = shlex.split(tables.search_command(found))
+        assert command[:3] == ["python", "-m", "extras.search"]
         words = command[3:]
         end = words.index("--")
         vary = dict(word.split("=", 1) for word in words[:end] if "=" in word)

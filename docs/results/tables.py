@@ -104,16 +104,16 @@ def command_of(run):
     return command_line(run["run"]["arguments"] | {"seed": 42})
 
 
-def sweep_command(found):
-    """The one command that repeats a row of runs: each seed is trained, tested, counted."""
+def search_command(found):
+    """The one command that repeats a row of runs: each seed is trained and tested."""
     words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
     options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
     fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
     vary = [f"{name}={value}" for name, value in options.items()]
     seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
     n = found[0]["evaluated"]["figures"]["n"]
-    test = [] if n == 25_000 else [f"--test {n}"]
-    return " ".join(["python -m extras.sweep", *vary, f"seed={seeds}", *test, "--", *fixed])
+    test = "--test" if n == 25_000 else f"--test {n}"
+    return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid {test} --", *fixed])
 
 
 def accuracies(found):
@@ -216,7 +216,7 @@ def truncation():
                 [one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")
             ]
             cells = [over_seeds(part) for part in parts]
-            rows.append([f"{length}, {how}", *cells, f"`{sweep_command(found)}`"])
+            rows.append([f"{length}, {how}", *cells, f"`{search_command(found)}`"])
     header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
     return markdown([*header, "command"], rows)
 
@@ -231,8 +231,8 @@ def curve():
         found, counted = runs(name), read(f"counted-{size}-*.json")
         of_runs = over_seeds([one["evaluated"]["figures"] for one in found])
         of_counts = over_seeds([one["test"] for one in counted])
-        rows.append([f"{size:,}", of_runs, of_counts, f"`{sweep_command(found)}`"])
-    header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for both"]
+        rows.append([f"{size:,}", of_runs, of_counts, f"`{search_command(found)}`"])
+    header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for the first"]
     return markdown(header, rows)
 
 
@@ -321,7 +321,7 @@ def experiments():
         found = runs(name)[:1]  # of one and the same seed, so that rows can be compared
         shown = over_seeds([one["evaluated"]["figures"] for one in found])
         minutes = cells(found)[2]
-        rows.append([f"`{options}`", expected, shown, minutes, f"`{sweep_command(found)}`"])
+        rows.append([f"`{options}`", expected, shown, minutes, f"`{search_command(found)}`"])
     return markdown(["add this", "expect", "measured", "minutes", "the whole command"], rows)
 
 

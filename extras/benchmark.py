@@ -104,18 +104,19 @@ def measure(contender, tokens, model_name, rows):
     watching.remove()
     real = sum(int(mask.sum()) for mask in masks)  # tokens that are no padding
 
-    training = predicted is None
+    vars(model).pop("forward", None)  # an engine's, in its place
+    products = cost.products_of(model, shapes, training=predicted is None)
     figures = {
         "seconds": seconds,
         "precision": precision,
         "real_tokens": real,
         "padding_share": 1 - real / sum(b * t for b, t in shapes),
-        "flops": cost.count_flops(model, shapes, training),
+        "flops": cost.count_flops(products),
         "peak_bytes": peak_bytes(device),
         "predicted": predicted,
     }
     if contender in ("finetune.py", "Trainer best", "evaluate.py"):  # the products alone
-        figures["limit_seconds"] = cost.time_products(model, shapes, device, precision, training)
+        figures["limit_seconds"] = cost.time_products(products, device, precision)
     return figures
 
 

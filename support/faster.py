@@ -89,7 +89,7 @@ def give_first_alone(model, layer, keys_and_values):
         same = False
     for hook in hooks if not same else ():
         hook.remove()
-    layer.keys_and_values = keys_and_values if same else None  # extras/cost.py counts by it
+    layer.keys_and_values = keys_and_values if same else None  # for whoever asks if it is so
     return same
 
 

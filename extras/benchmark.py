@@ -16,62 +16,36 @@ Expect    a table of reviews/s, padding, GFLOP/s, share of the limit and peak me
 import json
 import platform
 import re
-import subprocess
-import sys
-import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
 import torch
 from tqdm import tqdm
 
-from extras import cost
 from dataset import draw, load_splits, take
+from extras import cost
+from extras.contenders import CHANGES, CONTENDERS
 from model import autocast, choose_hardware, load_pretrained
-from extras.contenders import prepare
-from extras.cost import finish
 from support.devices import hardware_name, peak_bytes
-from support.files import write_whole
-from support.pretrained import load_tokenizer
-from support.errors import UserError, make_parser, run_command
+from support.errors import UserError, check_counts, make_parser, run_command
+from support.files import read_json, write_whole
 from support.hub import connect_to_hub
+from support.pretrained import load_tokenizer
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-
-# What is measured: (name, tokens, reviews, contenders). The first contender is ours.
-TASKS = [
-    ("train-256", 256, 192, ("finetune.py", "Trainer seed", "Trainer default", "Trainer best")),
-    ("train-512", 512, 96, ("finetune.py", "Trainer default")),
-    ("score-256", 256, 512, ("evaluate.py", "evaluate.py int8", "ONNX Runtime int8",
-                             "OpenVINO bf16", "pipeline")),
-    (
-        "change-256",
-        256,
-        96,
-        (
-            "finetune.py",
-            "but all tokens in the last layer",
-            "but the library's attention",
-            "but attention dropout 0.1",
-            "but AdamW not fused",
-            "but batches not grouped",
-            "but fp32",
-        ),
-    ),
-]
-ABOUT = {
-    "finetune.py": "as it stands",
-    "Trainer seed": "batch 2 x 2, padded to the maximum, fp32",
-    "Trainer default": "batch 16, DataCollatorWithPadding, fp32",
-    "Trainer best": "batch 16, bf16, group_by_length, fused AdamW",
-    "evaluate.py": "as it stands",
-    "evaluate.py int8": "--precision int8",
-    "ONNX Runtime int8": "quantize_dynamic(), a scale per channel, our batches",
-    "OpenVINO bf16": "fp32 where the CPU has no bf16, our batches",
-    "pipeline": "pipeline(..., batch_size=64), fp32",
+# What is measured, at how many tokens: (reviews, contenders). The first contender is ours.
+TASKS = {
+    "train-256": (192, ["finetune.py", "Trainer seed", "Trainer default", "Trainer best"]),
+    "train-512": (96, ["finetune.py", "Trainer default"]),
+    "score-256": (512, ["evaluate.py", "evaluate.py int8", "ONNX Runtime int8", "OpenVINO bf16",
+                        "pipeline"]),
+    "change-256": (96, ["finetune.py", *CHANGES]),
 }
+LIMITED = ("finetune.py", "Trainer best", "evaluate.py")  # compared with what they multiply
 
 
 # ------------------------------------------------------------------------------ 1. one measurement
@@ -81,13 +55,12 @@ def measure(contender, tokens, model_name, rows):
     rows: {"texts": [...], "labels": [...]}. What it computes is seen from outside, by a hook on the
     model, so the same is counted for all: B, T and the real tokens of each micro-batch.
     """
-    tokenizer = load_tokenizer(model_name)
+    tokenizer, (_, prepare, how) = load_tokenizer(model_name), CONTENDERS[contender]
     # The checkpoint's attention dropout for Trainer, ours for us: the recipes as they stand.
     theirs = contender.startswith("Trainer") or contender == "but attention dropout 0.1"
-    model, _ = load_pretrained(
-        model_name, ["negative", "positive"], 42, attention_dropout=None if theirs else 0.0
-    )
-    run, precision = prepare(contender, model, tokenizer, rows["texts"], rows["labels"], tokens)
+    dropout = None if theirs else 0.0
+    model, _ = load_pretrained(model_name, ["negative", "positive"], 42, None, dropout)
+    run, precision = prepare(how, model, tokenizer, rows["texts"], rows["labels"], tokens)
     warm_up(model, tokenizer, rows["texts"][:16], precision)
     shapes, masks = [], []
 
@@ -99,25 +72,24 @@ def measure(contender, tokens, model_name, rows):
     device = next(model.parameters()).device
     started = time.perf_counter()
     predicted = run()  # None for training
-    finish(device)
+    cost.finish(device)
     seconds = time.perf_counter() - started
     watching.remove()
-    real = sum(int(mask.sum()) for mask in masks)  # tokens that are no padding
-
+    peak = peak_bytes(device)
     vars(model).pop("forward", None)  # an engine's, in its place
     products = cost.products_of(model, shapes, training=predicted is None)
-    figures = {
+    real = sum(int(mask.sum()) for mask in masks)  # tokens that are no padding
+    limit = cost.time_products(products, device, precision) if contender in LIMITED else None
+    return {
         "seconds": seconds,
         "precision": precision,
         "real_tokens": real,
         "padding_share": 1 - real / sum(b * t for b, t in shapes),
         "flops": cost.count_flops(products),
-        "peak_bytes": peak_bytes(device),
+        "peak_bytes": peak or 0,
+        "limit_seconds": limit,
         "predicted": predicted,
     }
-    if contender in ("finetune.py", "Trainer best", "evaluate.py"):  # the products alone
-        figures["limit_seconds"] = cost.time_products(products, device, precision)
-    return figures
 
 
 def warm_up(model, tokenizer, texts, precision):
@@ -132,43 +104,27 @@ def warm_up(model, tokenizer, texts, precision):
 
 
 # ------------------------------------------------------------------------------ 2. the whole
-def measure_apart(contender, tokens, model_name, file):
-    """measure() in a new process: nobody inherits another's memory, or warm caches."""
-    command = [sys.executable, "-m", "extras.benchmark", "--worker"]
-    command += [contender, str(tokens), model_name, file]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8")
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it says nothing"]
-        raise UserError(f"{contender} at {tokens} tokens failed: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def summarize(task, reviews, contenders, rounds):
-    """The median figures of each contender. rounds: a list of {contender: measure()'s dict}."""
-    ours, rows = contenders[0], {}
-    for name in contenders:
+def summarize(task, reviews, rounds):
+    """Each contender's figures, medians over rounds. rounds: dicts {contender: of measure()}."""
+    ours, rows = next(iter(rounds[0])), {}
+    for name, first in rounds[0].items():
         runs = [one[name] for one in rounds]
-        middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
+        seconds = [run["seconds"] for run in runs]
         rows[name] = {
-            "precision": middle["precision"],
-            "seconds": [run["seconds"] for run in runs],
-            "reviews_per_second": reviews / median(run["seconds"] for run in runs),
-            "tokens_per_second": median(run["real_tokens"] / run["seconds"] for run in runs),
-            "padding_share": middle["padding_share"],
-            "flops_per_second": median(run["flops"] / run["seconds"] for run in runs),
-            "peak_bytes": max(run["peak_bytes"] or 0 for run in runs),
+            "precision": first["precision"],
+            "seconds": seconds,
+            "reviews_per_second": reviews / median(seconds),
+            "padding_share": first["padding_share"],
+            "flops_per_second": first["flops"] / median(seconds),
+            "peak_bytes": max(run["peak_bytes"] for run in runs),
             # Round by round, because within a round the machine was in the same mood.
             "ours_is_faster_by": median(
                 one[name]["seconds"] / one[ours]["seconds"] for one in rounds
             ),
         }
-        if "limit_seconds" in middle:
-            rows[name]["share_of_limit"] = median(
-                run["limit_seconds"] / run["seconds"] for run in runs
-            )
-        if middle["predicted"]:
-            equal = map(int.__eq__, middle["predicted"], rounds[0][contenders[-1]]["predicted"])
-            rows[name]["equal_labels"] = sum(equal) / reviews
+        if first["limit_seconds"]:
+            shares = [run["limit_seconds"] / run["seconds"] for run in runs]
+            rows[name]["share_of_limit"] = median(shares)
     return {"task": task, "reviews": reviews, "rounds": len(rounds), "contenders": rows}
 
 
@@ -187,7 +143,7 @@ def table(result):
         ]
         for name, row in task["contenders"].items():
             cells = [
-                f"{name}: {ABOUT[name]}" if name in ABOUT else name,
+                ": ".join(filter(None, [name, CONTENDERS[name][0]])),
                 f"{row['reviews_per_second']:.2f}",
                 f"{row['ours_is_faster_by']:.2f}",
                 f"{row['padding_share']:.1%}",
@@ -210,11 +166,6 @@ def describe(result):
 
 
 def main():
-    if sys.argv[1:2] == ["--worker"]:
-        contender, tokens, model_name, file = sys.argv[2:]
-        rows = json.loads(Path(file).read_text())
-        print(json.dumps(measure(contender, int(tokens), model_name, rows)))
-        return
     parser = make_parser(__doc__)
     parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
     parser.add_argument("--data", default="stanfordnlp/imdb", help="see finetune.py")
@@ -222,9 +173,10 @@ def main():
     parser.add_argument("--only", default="", help="tasks whose name holds this: train, score, 512")
     parser.add_argument("--reviews", type=int, help="in each task (default: 96 to 512)")
     args = parser.parse_args()
-    tasks = [task for task in TASKS if args.only in task[0]]
-    if not tasks or min(args.rounds, args.reviews or 1) < 1:
-        raise UserError("nothing to measure: --rounds 1 or more, --only train, score, 256 or 512")
+    check_counts(args, "rounds", "reviews")
+    tasks = {name: what for name, what in TASKS.items() if args.only in name}
+    if not tasks:
+        raise UserError(f"--only {args.only}: has to be in one of {', '.join(TASKS)}")
     connect_to_hub(args.model, args.data)
     device, precision, _ = choose_hardware()
     splits, *_ = load_splits(args.data)
@@ -237,33 +189,27 @@ def main():
         "versions": {"Python": platform.python_version()} | {p: version(p) for p in packages},
         "tasks": [],
     }
-    RESULTS.mkdir(exist_ok=True)
     name = f"benchmark {result['hardware']} {result['threads']} {precision}"
     path = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
-    before = json.loads(path.read_text()) if args.only and path.exists() else None
-    if before and any(before[key] != result[key] for key in ("model", "precision", "versions")):
+    # With --only, what is not measured anew stays as it was.
+    before = read_json(path) if args.only and path.exists() else result
+    if before | {"tasks": []} != result:
         raise UserError(f"{path} was measured with another model or version: leave out --only")
-    total = args.rounds * sum(len(contenders) for *_, contenders in tasks)
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit=" runs") as bar:
-        for task, tokens, reviews, contenders in tasks:
-            split = splits["train" if task.startswith("train") else "test"]
-            file = Path(folder, task)
-            reviews = args.reviews or reviews
-            chosen = draw(split["labels"], reviews, seed=42, equal=True)
-            file.write_text(json.dumps(take(split, chosen)))
-            rounds = []
-            for _ in range(args.rounds):
-                rounds.append({})
-                for name in contenders:
-                    bar.set_description(f"{task}, {name}")
-                    rounds[-1][name] = measure_apart(name, tokens, args.model, str(file))
-                    bar.update()
-            result["tasks"].append(summarize(task, reviews, contenders, rounds))
+    for task, (usual, contenders) in tasks.items():
+        split, reviews = splits["train" if "train" in task else "test"], args.reviews or usual
+        rows = take(split, draw(split["labels"], reviews, seed=42, equal=True))
+        rounds = []
+        for number in range(args.rounds):
+            rounds.append({})
+            for name in tqdm(contenders, desc=f"{task}, round {number + 1}"):
+                # In a new process: nobody inherits another's memory, or warm caches.
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    given = name, int(task.split("-")[1]), args.model, rows
+                    rounds[-1][name] = process.submit(measure, *given).result()
+        result["tasks"].append(summarize(task, reviews, rounds))
     print(f"{describe(result)}\n\n{table(result)}")
-    if before:  # what was not measured anew stays as it was
-        new = {task["task"]: task for task in result["tasks"]}
-        old = before["tasks"]
-        result["tasks"] = [new.pop(task["task"], task) for task in old] + list(new.values())
+    done = {task["task"]: task for one in (before, result) for task in one["tasks"]}
+    result["tasks"] = list(done.values())
     write_whole(path, json.dumps(result, indent=1) + "\n")
     print(f"\nin {path}; for docs/speed.md: python -m docs.pages")
 

@@ -19,9 +19,19 @@ from support.faster import choose_attention, quantize
 from support.options import parse_arguments
 from support.unfinished import Run
 
+# What finetune.py does for speed; each is left out for once.
+CHANGES = [
+    "but all tokens in the last layer",
+    "but the library's attention",
+    "but attention dropout 0.1",
+    "but AdamW not fused",
+    "but batches not grouped",
+    "but fp32",
+]
+
 
 def train_ours(change, model, tokenizer, texts, labels, tokens):
-    """One epoch of finetune.py's loop, from token ids on. change: "but ...", or "finetune.py"."""
+    """One epoch of finetune.py's loop, from token ids on. change: one of CHANGES, or ""."""
     args = parse_arguments("", ["--max-length", str(tokens), "--epochs", "1", "--lr", "5e-5"])
     device, precision, _ = choose_hardware(precision="fp32" if change == "but fp32" else "auto")
     input_ids, _ = encode(texts, tokenizer, tokens, args.truncation)
@@ -46,45 +56,39 @@ def train_ours(change, model, tokenizer, texts, labels, tokens):
     return run, precision
 
 
-def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, **more):
-    """Transformers' Trainer, from token ids on.
+# How a Trainer is set up: as in many first notebooks; as its documentation begins; with every flag
+# it has that makes it faster here.
+RECIPES = {
+    "seed": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "default": {},
+    "best": {"optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"},
+}
 
-    recipe: "seed", the batches of many first notebooks; "default", as its documentation begins;
-    "best", every flag it has that makes it faster here. more: other TrainingArguments.
-    """
+
+def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1, **more):
+    """Transformers' Trainer, from token ids on. recipe: of RECIPES. more: TrainingArguments."""
     from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    device, precision, _ = choose_hardware()
-    encoded = tokenizer(
-        texts,
-        truncation=True,
-        max_length=tokens,
-        padding="max_length" if recipe == "seed" else False,
-    )
-    options = {"per_device_train_batch_size": 16, "disable_tqdm": True}
-    if recipe == "seed":
-        options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    if recipe == "best":
-        options |= {
-            "bf16": precision == "bf16",
-            "fp16": precision == "fp16",
-            "optim": "adamw_torch_fused",
-            "train_sampling_strategy": "group_by_length",
-        }
+    device, precision, _ = choose_hardware(precision="auto" if recipe == "best" else "fp32")
+    padding = "max_length" if recipe == "seed" else False
+    encoded = tokenizer(texts, truncation=True, max_length=tokens, padding=padding)
+    options = {
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 5e-5,
+        "use_cpu": device.type == "cpu",
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_steps": 1000,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device.type == "cuda",
+    }
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            tempfile.mkdtemp(),
-            num_train_epochs=epochs,
-            learning_rate=5e-5,
-            use_cpu=device.type == "cpu",
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1000,
-            dataloader_pin_memory=device.type == "cuda",
-            **options | more,
-        ),
+        args=TrainingArguments(tempfile.mkdtemp(), **options | RECIPES[recipe] | more),
         train_dataset=Dataset.from_dict({**encoded, "label": labels}),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -93,7 +97,7 @@ def train_with_trainer(recipe, model, tokenizer, texts, labels, tokens, epochs=1
     def run():
         trainer.train()
 
-    return run, precision if recipe == "best" else "fp32"
+    return run, precision
 
 
 def scoring(model, tokenizer, texts, labels, tokens, device, precision):
@@ -108,7 +112,7 @@ def scoring(model, tokenizer, texts, labels, tokens, device, precision):
     return run
 
 
-def score_ours(precision, model, *given):
+def ask_ours(precision, model, *given):
     """evaluate.py, with its --precision."""
     device, precision, _ = choose_hardware(precision=precision)
     if precision == "int8":
@@ -117,15 +121,15 @@ def score_ours(precision, model, *given):
     return scoring(model, *given, device, precision), precision
 
 
-def score_with_engine(engine, model, *given):
-    """The same by a program that reads ONNX: it computes the logits in place of the model.
+def ask_onnx(precision, model, *given):
+    """The same by ONNX Runtime (int8) or OpenVINO (bf16), in place of the model's own forward().
 
     Everything around it is ours: tokens, batches sorted by length, the count of what is computed.
     """
     with tempfile.TemporaryDirectory() as folder:
         exact, whole = Path(folder, "exact.onnx"), Path(folder, "whole.onnx")
         export.write_onnx(model, exact)
-        if engine == "ONNX Runtime int8":
+        if precision == "int8":
             import onnxruntime
 
             export.write_int8(exact, whole, export.LADDER["all matrices"])
@@ -143,17 +147,16 @@ def score_with_engine(engine, model, *given):
         return SimpleNamespace(logits=torch.from_numpy(ask(numbers)))
 
     model.forward = forward  # hooks on the model see the calls
-    return scoring(model, *given, torch.device("cpu"), "fp32"), engine.split()[-1]
+    return scoring(model, *given, torch.device("cpu"), "fp32"), precision
 
 
-def score_with_pipeline(model, tokenizer, texts, labels, tokens):
+def ask_pipeline(batch_size, model, tokenizer, texts, labels, tokens):
     """The same with transformers' pipeline, in its own order, a batch padded to its longest."""
     from transformers import pipeline
 
     device, _, _ = choose_hardware()
-    classify = pipeline(
-        "text-classification", model=model, tokenizer=tokenizer, device=device, batch_size=64
-    )
+    how = {"model": model, "tokenizer": tokenizer, "device": device, "batch_size": batch_size}
+    classify = pipeline("text-classification", **how)
 
     def run():
         answers = classify(texts, truncation=True, max_length=tokens)
@@ -162,14 +165,15 @@ def score_with_pipeline(model, tokenizer, texts, labels, tokens):
     return run, "fp32"
 
 
-def prepare(contender, *given):
-    """The contender by its name: returns (what is to be timed, its precision)."""
-    if contender.startswith("Trainer "):
-        return train_with_trainer(contender.removeprefix("Trainer "), *given)
-    if contender.startswith("evaluate.py"):
-        return score_ours("int8" if contender.endswith("int8") else "auto", *given)
-    if contender.split()[0] in ("ONNX", "OpenVINO"):
-        return score_with_engine(contender, *given)
-    if contender == "pipeline":
-        return score_with_pipeline(*given)
-    return train_ours(contender, *given)
+# name: (what it is, the function that prepares it, the first that it is given)
+CONTENDERS = {
+    "finetune.py": ("as it stands", train_ours, ""),
+    "Trainer seed": ("batch 2 x 2, padded to the maximum, fp32", train_with_trainer, "seed"),
+    "Trainer default": ("batch 16, DataCollatorWithPadding, fp32", train_with_trainer, "default"),
+    "Trainer best": ("batch 16, bf16, group_by_length, fused AdamW", train_with_trainer, "best"),
+    "evaluate.py": ("as it stands", ask_ours, "auto"),
+    "evaluate.py int8": ("--precision int8", ask_ours, "int8"),
+    "ONNX Runtime int8": ("quantize_dynamic(), a scale per channel, our batches", ask_onnx, "int8"),
+    "OpenVINO bf16": ("fp32 where the CPU has no bf16, our batches", ask_onnx, "bf16"),
+    "pipeline": ("pipeline(..., batch_size=64), fp32", ask_pipeline, 64),
+} | {change: ("", train_ours, change) for change in CHANGES}

@@ -472,7 +472,7 @@ def test_a_benchmark_counts_what_each_contender_computes(rehearsed, tmp_path):
     assert ask["evaluate.py"]["real_tokens"] == ask["pipeline"]["real_tokens"]
     assert ask["evaluate.py"]["predicted"] == ask["pipeline"]["predicted"]
     rounds = [{name: one | {"seconds": 2.0 * one["seconds"]} for name, one in figures.items()}]
-    summary = benchmark.summarize("train-32", 24, list(figures), [figures, *rounds])
+    summary = benchmark.summarize("train-32", 24, [figures, *rounds])
     assert json.dumps(summary)
     for name, row in summary["contenders"].items():
         ratio = figures[name]["seconds"] / figures["finetune.py"]["seconds"]

@@ -16,101 +16,26 @@ Shows     $ python -m extras.behaviour --model demo
 """
 
 import json
+from pathlib import Path
 
-from dataset import clean, load_splits
+from dataset import clean, load_split
 from model import choose_hardware
 from support.devices import join, rank
 from support.files import check_target, write_whole
 from support.reading import read_rows
 from support.hub import connect_to_hub
-from support.tables import how_to_read, label_indices
+from support.tables import label_indices
 from predict import Classifier
 from support.errors import UserError, check_counts, make_parser, plain, run_command
 
-# "+" in front of a positive sentence, "-" of a negative one. One family, one skill.
-FAMILIES = {
-    "plain words": """
-        + A wonderful film from start to finish.
-        - A dreadful film from start to finish.
-        + I loved every minute of it.
-        - I hated every minute of it.
-        + The acting is superb and the story is moving.
-        - The acting is wooden and the story is dull.""",
-    "negation": """
-        - The plot is not good.
-        + The plot is not bad at all.
-        - I can't say that I enjoyed it.
-        + I can't find anything wrong with it.
-        - Nobody in this cast can act.
-        + There is never a dull moment.
-        - It isn't funny, and it isn't clever.
-        + You won't regret seeing it.""",
-    "but-clauses": """
-        - The pictures are lovely, but the film is a bore.
-        + The beginning is slow, but then it becomes a masterpiece.
-        - I wanted to like it, but it is simply bad.
-        + It has its flaws, but I would watch it again tomorrow.
-        - Although the cast is great, I was glad when it ended.
-        + Although the budget was tiny, the result is brilliant.""",
-    "swapped names": """
-        + Anna Miller is brilliant as the detective.
-        + Kofi Mensah is brilliant as the detective.
-        + Yuki Tanaka is brilliant as the detective.
-        - Anna Miller is terrible as the detective.
-        - Kofi Mensah is terrible as the detective.
-        - Yuki Tanaka is terrible as the detective.""",
-    "typing errors": """
-        + An absolutly wonderfull movie.
-        - An absolutly terible movie.
-        + i lovd it so much
-        - such a borring waste of tiem
-        + GREAT film!!! reccomend it to evryone
-        - woorst thing i hav ever seen""",
-    "ratings": """
-        + 9/10
-        - 2/10
-        + I give it 10 out of 10.
-        - I give it 1 out of 10.
-        + Five stars.
-        - One star, and only because zero is not possible.""",
-    "comparisons": """
-        - The book is so much better than this.
-        + So much better than the book.
-        - Compared with the first part, this one is a disappointment.
-        + Compared with this one, all other thrillers are a disappointment.
-        - I have seen home videos with better acting.
-        + I have never seen better acting.""",
-    "expectations": """
-        + I expected nothing and got more than that.
-        - I expected a comedy and got two hours of silence.
-        + I thought it would be terrible, and I was wrong.
-        - I thought it would be great, and I was wrong.
-        + After all the bad reviews this was a pleasant surprise.
-        - After all the good reviews this was a letdown.""",
-    "sarcasm": """
-        - Oh great, another two hours of my life that I will never get back.
-        - What a triumph: I only fell asleep twice.
-        - If you enjoy watching paint dry, this is your film.
-        - The best part was when the lights came on again.
-        - A real achievement, to make dinosaurs boring.""",
-    "who says so": """
-        - My friends adore it; I do not.
-        + My friends hate it; I do not.
-        - The critics praise it, and I have no idea why.
-        + The critics tore it apart, and I have no idea why: it is lovely.
-        - The hero is a good man in a bad film.
-        + The villain is a horrible man in a marvellous film.""",
-}
+SENTENCES = Path(__file__).with_suffix(".tsv")  # one family, one skill
+NAMES = ["negative", "positive"]
 
 
 def sentences():
     """[(family, sentence, 0 for negative or 1 for positive), ...]"""
-    rows = []
-    for family, text in FAMILIES.items():
-        for line in text.strip().splitlines():
-            sign, _, sentence = line.strip().partition(" ")
-            rows.append((family, sentence, int(sign == "+")))
-    return rows
+    rows = read_rows(SENTENCES, ("family", "label", "sentence"))
+    return [(row["family"], row["sentence"], NAMES.index(row["label"])) for row in rows]
 
 
 def print_behaviour(classify, names):
@@ -118,24 +43,22 @@ def print_behaviour(classify, names):
 
     Returns {family: {"right": ..., "n": ...}}.
     """
-    if names != ["negative", "positive"]:
+    if names != NAMES:
         known = ", ".join(names)
         raise UserError(f"the sentences are negative or positive, and the model knows {known}")
     rows = sentences()
     answers = classify([sentence for _, sentence, _ in rows])
+    found, wrong = {}, {}
+    for (family, sentence, truth), (label, score) in zip(rows, answers):
+        counts = found.setdefault(family, {"right": 0, "n": 0})
+        counts["right"] += names[truth] == label
+        counts["n"] += 1
+        if names[truth] != label:
+            wrong[family] = max(wrong.get(family, (0, "")), (score, sentence))
     print(f"\n{'family':15} {'right':>8}   the surest mistake")
-    found = {}
-    for family in FAMILIES:
-        asked = [
-            (names[truth] == label, score, sentence)
-            for (own, sentence, truth), (label, score) in zip(rows, answers)
-            if own == family
-        ]
-        wrong = [(score, sentence) for well, score, sentence in asked if not well]
-        n, right = len(asked), len(asked) - len(wrong)
-        found[family] = {"right": right, "n": n}
-        shown = "{:.3f}  {}".format(*max(wrong)) if wrong else "-"
-        print(f"{family:15} {right:>3} of {n:<2}   {shown}")
+    for family, counts in found.items():
+        shown = "{:.3f}  {}".format(*wrong[family]) if family in wrong else "-"
+        print(f"{family:15} {counts['right']:>3} of {counts['n']:<2}   {shown}")
     print(f"{'all':15} {sum(row['right'] for row in found.values()):>3} of {len(rows)}")
     return found
 
@@ -166,10 +89,8 @@ def texts_of_training(run):
         print("note: this model does not say on what it was trained; it may know the originals")
         return set()
     connect_to_hub(made["data"])
-    how = how_to_read(made, {}, same=True) | {"keep_shares": made.get("keep_shares", False)}
-    known = run["labels"], run.get("numbers")
-    splits, *_ = load_splits(made["data"], made["seed"], made["subset"], *known, **how)
-    return {text for role in ("train", "validation") for text in splits[role]["texts"]}
+    found = (load_split(run, role, subset=made["subset"])[0] for role in ("train", "validation"))
+    return {text for split in found for text in split["texts"]}
 
 
 def print_pairs(classify, names, path, known=()):

@@ -58,7 +58,7 @@ def make_api(classifier, folder):
     """POST /predict and GET /health, as a FastAPI application. classifier: a SharedClassifier."""
     from typing import Annotated
 
-    from fastapi import FastAPI
+    from fastapi import Body, FastAPI
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from pydantic import AfterValidator, BaseModel, Field
@@ -70,16 +70,12 @@ def make_api(classifier, folder):
 
     Review = Annotated[str, Field(max_length=LETTERS), AfterValidator(has_words)]
 
-    class Question(BaseModel):
-        texts: Annotated[list[Review], Field(min_length=1, max_length=TEXTS)]
+    Question = Annotated[list[Review], Body(embed=True, min_length=1, max_length=TEXTS)]
 
     class Prediction(BaseModel):
         text: str
         label: str
         score: float
-
-    class Answer(BaseModel):
-        predictions: list[Prediction]
 
     api = FastAPI(title=f"{folder}: {' / '.join(classifier.names)}")
 
@@ -92,14 +88,10 @@ def make_api(classifier, folder):
     # "def", not "async def": so FastAPI calls it in a thread, and serves others meanwhile. health()
     # is "async def" because it takes no time, and must answer even when all threads are busy.
     @api.post("/predict")
-    def predict(question: Question) -> Answer:
+    def predict(texts: Question) -> dict[str, list[Prediction]]:
         """The label of each text, and the probability that the model gives it."""
-        rows = zip(question.texts, classifier.classify(question.texts))
-        return Answer(
-            predictions=[
-                Prediction(text=review, label=label, score=score) for review, (label, score) in rows
-            ]
-        )
+        rows = zip(texts, classifier.classify(texts))
+        return {"predictions": [{"text": x, "label": label, "score": p} for x, (label, p) in rows]}
 
     @api.get("/health")
     async def health() -> dict[str, str | list[str]]:

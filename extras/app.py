@@ -16,8 +16,8 @@ gradio makes the page out of Python objects: `button.click(function, inputs, out
 a name. FastAPI and uvicorn, which come with gradio, answer programs.
 """
 
+import contextlib
 import csv
-import functools
 import os
 import signal
 import socket
@@ -32,7 +32,7 @@ from support.rows import count_rows, open_asked, predict_chunks, write_predictio
 from extras.api import FILE, THIS_MACHINE, SharedClassifier, check_review, guard, make_api
 from extras.explain import gap_in_words
 from extras.page import WORD_COLORS, color_words, table, text
-from support.errors import UserError, make_parser, plain, run_command
+from support.errors import UserError, extra_packages, make_parser, plain, run_command
 from support.saved import example
 
 KINDS = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".txt"]
@@ -64,21 +64,21 @@ def make_page(classifier, folder):
     arguments = classifier.run["arguments"]
     most, part = arguments["max_length"], arguments["truncation"]
 
-    @to_gradio_errors
     def answer(review):
         """Yields HTML twice: the label at once, and then the reasons, which take longer."""
-        check_review(review)
-        shown = bar(*classifier.classify([review])[0])
-        yield shown, "<p>looking for the words that decided ...</p>", ""
-        found = classifier.explain(review)
-        _, (length,) = encode([clean(review)], classifier.tokenizer, most, part)
-        label = classifier.names[found["target"]]
-        note = f"Green speaks for {label}, red and underlined against it."
-        if length > most:
-            note += f" Only {most:,} of its {length:,} tokens were read for this ({part})."
-        words = color_words(found["words"], found["shares"])
-        why = f"{words}<p>{text(note)} {text(gap_in_words(found))}</p>"
-        yield shown, why, show_windows(review) if length > most else ""
+        with showing_errors():
+            check_review(review)
+            shown = bar(*classifier.classify([review])[0])
+            yield shown, "<p>looking for the words that decided ...</p>", ""
+            found = classifier.explain(review)
+            _, (length,) = encode([clean(review)], classifier.tokenizer, most, part)
+            label = classifier.names[found["target"]]
+            note = f"Green speaks for {label}, red and underlined against it."
+            if length > most:
+                note += f" Only {most:,} of its {length:,} tokens were read for this ({part})."
+            words = color_words(found["words"], found["shares"])
+            why = f"{words}<p>{text(note)} {text(gap_in_words(found))}</p>"
+            yield shown, why, show_windows(review) if length > most else ""
 
     def show_windows(review):
         """All of a long review in windows, as an HTML table."""
@@ -90,12 +90,11 @@ def make_page(classifier, folder):
             rows.append([span, one["label"], f"{one['score']:.3f}", piece])
         return table(rows, ["tokens", "label", "probability", "what it reads"])
 
-    @to_gradio_errors
     def answer_many(file, column, lines, progress=gradio.Progress(track_tqdm=True)):
         """Yields once: a CSV file of answers, its first rows as HTML, and what was done."""
         # gradio copies the file that it gets into a folder of its own, and goes on here afterwards.
         # So ours can go at once, whatever happens.
-        with tempfile.TemporaryDirectory(prefix="answers-") as here:
+        with showing_errors(), tempfile.TemporaryDirectory(prefix="answers-") as here:
             if not file:
                 file, column = Path(here, "typed.csv"), "text"
                 write_lines(file, lines or "")
@@ -144,22 +143,16 @@ def make_page(classifier, folder):
     return page
 
 
-def to_gradio_errors(handler):
-    """`handler`, but the page shows visitors what they can mend.
-
-    Handlers are generators: so they can show a first answer before the second is ready.
-    """
+@contextlib.contextmanager
+def showing_errors():
+    """Inside this `with`, what visitors can mend is shown to them on the page."""
     import gradio
 
-    @functools.wraps(handler)
-    def handled(*arguments):
-        try:
-            yield from handler(*arguments)
-        except UserError as error:
-            # Escaped, because gradio shows it as HTML, and it may quote a stranger's file.
-            raise gradio.Error(text(plain(str(error))), print_exception=False) from error
-
-    return handled
+    try:
+        yield
+    except UserError as error:
+        # Escaped, because gradio shows it as HTML, and it may quote a stranger's file.
+        raise gradio.Error(text(plain(str(error))), print_exception=False) from error
 
 
 def write_lines(path, lines):
@@ -186,10 +179,8 @@ def make_app(folder, device, hosts=None, precision="fp32"):
     """
     # Before the import of gradio, or it would send usage statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
+    with extra_packages():
         import gradio
-    except ImportError as error:
-        raise UserError("the page needs gradio: pip install -r requirements-extra.txt") from error
     classifier = SharedClassifier(folder, device, precision)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     page = make_page(classifier, folder)
@@ -211,10 +202,7 @@ def make_app(folder, device, hosts=None, precision="fp32"):
 
 
 def main():
-    parser = make_parser(__doc__, "device precision", precision="fp32")
-    parser.add_argument(
-        "--model", default="model", help="a folder that finetune.py saved (default: model)"
-    )
+    parser = make_parser(__doc__, "model device precision", precision="fp32")
     parser.add_argument(
         "--host", default="127.0.0.1", help="127.0.0.1: this machine only (default); 0.0.0.0: all"
     )

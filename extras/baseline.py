@@ -29,7 +29,8 @@ from support.files import check_target, write_whole
 from support.large import take
 from support.saved import data_of_training, print_scores, read_run, save_predictions
 from support.tables import HOW, how_to_read, require_all_classes
-from support.errors import READING, UserError, check_counts, make_parser, run_command
+from support.errors import READING, UserError, check_counts, extra_packages, make_parser
+from support.errors import run_command
 
 WORD = r"[^\W_]+(?:'[^\W_]+)*|[!?]"  # "isn't" is one word, and "!" has an opinion
 STRENGTHS = (3, 10, 30, 100, 300)  # at 3 the weights stay near 0, at 300 they are nearly free
@@ -52,13 +53,10 @@ def train_baseline(splits, names):
 
     classify(texts) gives logits [N, C]. weights: [V, C]. words: the V words and pairs of words.
     """
-    try:
+    with extra_packages():
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import normalize
-    except ImportError as error:
-        how = "pip install -r requirements-extra.txt"
-        raise UserError(f"counting words needs scikit-learn: {how}") from error
     # Pairs of neighbours too: "not good" is more than "good". binary: how often a word stands in
     # one review says little; that it stands there at all says most.
     vectors = CountVectorizer(

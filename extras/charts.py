@@ -13,7 +13,7 @@ import io
 import re
 
 from evaluate import wilson_interval
-from support.errors import UserError
+from support.errors import extra_packages
 
 # What the page calls its colors, and what we draw with until then: colors that nobody else uses.
 COLORS = {"ink": "#010203", "line": "#010305", "other": "#010307", "faint": "#010309"}
@@ -27,12 +27,8 @@ def new_picture(percent=""):
 
     percent: "y" or "xy", the axes that say 90% instead of 0.9.
     """
-    try:
+    with extra_packages():
         import matplotlib
-    except ImportError as error:
-        raise UserError(
-            "pictures need matplotlib: pip install -r requirements-extra.txt"
-        ) from error
     from matplotlib.figure import Figure  # not pyplot: that one looks for a screen
     from matplotlib.ticker import PercentFormatter
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from dataset import encode, load_split, make_collate, make_examples
 from model import load_model
-from support.errors import UserError, make_parser, run_command
+from support.errors import UserError, extra_packages, make_parser, run_command
 from support.hub import connect_to_hub
 from support.pretrained import find_model
 from support.saved import data_of_training
@@ -119,13 +119,10 @@ def main():
     parser = make_parser(__doc__, "model")
     parser.add_argument("--int8", action="store_true", help="write model-int8.onnx, too")
     args = parser.parse_args()
-    try:
+    with extra_packages():
         import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        how = "pip install -r requirements-extra.txt"
-        raise UserError(f"to export takes the package {error.name}: {how}") from error
     onnxruntime.set_default_logger_severity(3)  # errors only
     folder = find_model(args.model)
     connect_to_hub(data_of_training(folder))

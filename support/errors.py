@@ -173,3 +173,13 @@ def out_of_memory(advice):
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
             raise
         raise UserError(f"out of memory: {advice}") from error
+
+
+@contextmanager
+def extra_packages():
+    """Inside this `with`, a package that is missing becomes a UserError that says how to get it."""
+    try:
+        yield
+    except ImportError as error:
+        how = "pip install -r requirements-extra.txt"
+        raise UserError(f"this needs the package {error.name}: {how}") from error

@@ -20,8 +20,7 @@ Shows     $ python -m extras.calibration demo
 """
 
 import shlex
-
-from torch.nn import functional
+from bisect import bisect_right
 
 from support.errors import UserError, make_parser, run_command
 from extras.kept import read_answers
@@ -35,22 +34,15 @@ def reliability(logits, labels, bins=15):
     "sure" (their mean probability) and "right" (the share of them that is right).
     """
     scores, predicted = logits.double().softmax(dim=-1).max(dim=-1)  # [N], [N]
-    right = (predicted == labels).double()  # [N]
+    right = predicted == labels  # [N]
     # The upper end belongs to a bin: otherwise a probability of exactly 1 would be in none.
     numbers = (scores * bins).ceil().clamp(1, bins).long() - 1  # [N], from 0
     found = []
-    for number in range(bins):
+    for number in numbers.unique().tolist():
         rows = numbers == number
-        if n := int(rows.sum()):
-            found.append(
-                {
-                    "low": number / bins,
-                    "high": (number + 1) / bins,
-                    "n": n,
-                    "sure": scores[rows].mean().item(),
-                    "right": right[rows].mean().item(),
-                }
-            )
+        n, sure = int(rows.sum()), scores[rows].mean().item()
+        ends = {"low": number / bins, "high": (number + 1) / bins}
+        found.append(ends | {"n": n, "sure": sure, "right": int(right[rows].sum()) / n})
     return found
 
 
@@ -74,26 +66,20 @@ def fit_temperature(logits, labels):
     always better; or the true class has on average no larger logit than the others, and less sure
     is always better. (Guo et al. 2017.) logits: [N, C]; labels: [N].
     """
-    logits = logits.double()
-    truth = functional.one_hot(labels, logits.shape[1]).double()  # [N, C]
+    ahead = (logits - logits.gather(1, labels[:, None])).double()  # [N, C], of the true class
 
     def slope(sharpness):
         """The derivative of the cross-entropy by the sharpness, which is 1 / temperature.
 
-        It is the logits that the probabilities expect, minus the logits of the true classes.
+        It says how far ahead of the true class the probabilities expect the answer to be.
         """
-        return ((logits * sharpness).softmax(dim=-1) - truth).mul(logits).sum().item()
+        return ((ahead * sharpness).softmax(dim=-1) * ahead).sum().item()
 
-    # The slope grows with the sharpness, so it is 0 at most once: halve the range again and again,
-    # and keep the half in which the slope changes its sign. The ends are six powers of ten apart,
-    # so the middle is that of their logarithms. After 60 halvings the ends are practically equal.
-    low, high = 1e-3, 1e3
-    if not slope(low) < 0 < slope(high):
-        return None
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 1 / middle
+    # The slope grows with the sharpness. So look for the place where it becomes positive as in a
+    # dictionary: open it in the middle, again and again. A place is a logarithm, in steps of 1e-7.
+    places = range(-30_000_000, 30_000_001)
+    at = bisect_right(places, 0, key=lambda place: slope(10 ** (place / 1e7)))
+    return 10 ** (-places[at] / 1e7) if 0 < at < len(places) else None
 
 
 def temperature_for(test, held_out):

@@ -19,8 +19,6 @@ Shows     $ python -m extras.explain --model demo "Loved it"
 import json
 import os
 import sys
-from bisect import bisect_right
-from itertools import accumulate
 
 import numpy
 import torch
@@ -40,19 +38,17 @@ def encode_words(text, tokenizer, max_length, how):
     A word is what stands between spaces, with its punctuation: a share of "##ing" would tell a
     reader nothing. Words that truncation cuts away have no token.
     """
-    words = clean(text).split()
-    # Where each word begins in the text. After clean() there is one space between two words.
-    starts = list(accumulate((len(word) + 1 for word in words), initial=0))
-    encoded = tokenizer(
-        " ".join(words), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
-    ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
+    text = clean(text)  # one space between two words
+    how_to = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+    encoded = tokenizer(text, **how_to)
+    ids, places = encoded["input_ids"], encoded["offset_mapping"]
     before, after = special_ids(tokenizer)
     kept = truncate(list(range(len(ids))), max_length - len(before) - len(after), how)
-    # By a token's last letter: some tokenizers count the space before a word as part of it.
-    word_of = [bisect_right(starts, ends[i] - 1) - 1 for i in kept]
+    # How many words have begun where a token ends. (Not where it begins: some tokenizers count the
+    # space before a word as part of it.)
+    word_of = [len(text[: places[i][1]].split()) - 1 for i in kept]
     word_of = [None] * len(before) + word_of + [None] * len(after)
-    return words, before + [ids[i] for i in kept] + after, word_of
+    return text.split(), before + [ids[i] for i in kept] + after, word_of
 
 
 def margin(logits, target):
@@ -214,17 +210,13 @@ def write_page(rows):
 
 
 def main():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "model json device")
     parser.add_argument("texts", nargs="+", help="reviews of your own, each in quotes")
-    parser.add_argument("--model", default="model", help="a saved model's folder (default: model)")
-    parser.add_argument("--json", action="store_true", help="one object a line, for programs")
     parser.add_argument("--html", metavar="FILE", help="write a page with the words in color, too")
-    parser.add_argument("--device", help="cpu, cuda, mps, xpu (default: the best there is)")
     args = parser.parse_args()
     if not all(map(clean, args.texts)):
         raise UserError("a text is empty: give it some words")
-    if args.html is not None:
-        check_target(args.html, args.model)
+    check_target(args.html, args.model)
     device, precision, _ = choose_hardware(args.device, "fp32")
     classifier = Classifier(args.model, device, precision)
     if classifier.run["arguments"]["demo"]:
@@ -232,14 +224,14 @@ def main():
     colored, rows = sys.stdout.isatty() and "NO_COLOR" not in os.environ, []
     for text in args.texts:
         found = explain(classifier, text)
-        label, shares = classifier.names[found["target"]], found["shares"]
+        label, score, shares = classifier.names[found["target"]], found["score"], found["shares"]
         rows.append((label, found))
-        if not args.json:
+        if args.json:
+            words = [{"word": w, "share": shares.get(i, 0.0)} for i, w in enumerate(found["words"])]
+            answer = {"text": text, "label": label, "score": score, "words": words}
+            print(json.dumps(answer | {"gap": found["gap"]}), flush=True)
+        else:
             print_explanation(label, found, colored)
-            continue
-        words = [{"word": w, "share": shares.get(i, 0.0)} for i, w in enumerate(found["words"])]
-        answer = {"text": text, "label": label, "score": found["score"], "words": words}
-        print(json.dumps(answer | {"gap": found["gap"]}), flush=True)
     if not args.json:
         print("(+) speaks for the answer, (-) against it. The two ways can disagree.")
     if args.html is not None:

@@ -16,14 +16,13 @@ Expect    in seconds the figures, those of always saying the commonest class, an
 import json
 import time
 import warnings
-from collections import Counter
 
 import numpy
 import torch
 from torch.nn import functional
 
 from dataset import draw, draw_rules, load_splits
-from evaluate import score, wilson_interval
+from evaluate import score
 from support.devices import hardware_name
 from support.files import check_target, write_whole
 from support.large import take
@@ -134,11 +133,7 @@ def main():
     counted = f"{len(train['texts']):,} train reviews, {len(words):,} words and pairs"
     print(f"{counted}, strength {strength}, {seconds:.0f} s")
     print_scores(figures, "test")
-    commonest = Counter(train["labels"]).most_common(1)[0][0]
-    correct, n = test["labels"].count(commonest), len(test["labels"])
-    low, high = wilson_interval(correct, n)
-    always = f"always {names[commonest]!r}, the commonest in train"
-    print(f"\n{always}: {correct / n:.2%}   {low:.2%} to {high:.2%}")
+    print()
     for c, name in enumerate(names):
         most = weights[:, c].topk(min(12, len(words))).indices.tolist()
         print(f"speaks for {name}: {', '.join(words[i] for i in most)}")

@@ -96,9 +96,8 @@ def forward_by_hand(model, input_ids, attention_mask, show=lambda step, tensor: 
 
 # ------------------------------------------------------------------------------ 2. your sentences
 def main():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "model", model="distilbert-base-uncased")
     parser.add_argument("texts", nargs="+", help="sentences of your own, each in quotes")
-    parser.add_argument("--model", default="distilbert-base-uncased", help="hub name or folder")
     args = parser.parse_args()
     texts = [clean(text) for text in args.texts]
     if not all(texts):

@@ -129,19 +129,16 @@ def main():
     parser.add_argument("--pairs", metavar="FILE.tsv", help="ask pairs instead of the sentences")
     args = parser.parse_args()
     check_counts(args, "batch_size")
-    if args.results is not None:
-        check_target(args.results, args.model, args.pairs or args.model)
+    check_target(args.results, args.model, args.pairs or args.model)
     device, precision, _ = choose_hardware(args.device, args.precision)
     join(device)
     classifier = Classifier(args.model, device, precision, args.batch_size)
     record = {key: classifier.run[key] for key in ("arguments", "versions")}
-    record["precision"] = precision
+    record["precision"], asked = precision, (classifier.classify, classifier.names)
     if args.pairs is not None:
-        known = texts_of_training(classifier.run)
-        asked = classifier.classify, classifier.names, args.pairs, known
-        record["pairs"] = print_pairs(*asked)
+        record["pairs"] = print_pairs(*asked, args.pairs, texts_of_training(classifier.run))
     else:
-        record["families"] = print_behaviour(classifier.classify, classifier.names)
+        record["families"] = print_behaviour(*asked)
     if args.results is not None and rank() == 0:
         write_whole(args.results, json.dumps(record, indent=1) + "\n")
 

@@ -68,19 +68,18 @@ def count(path_a, path_b):
     if len(rows_a) != len(rows_b):
         raise UserError(f"{path_a} has {len(rows_a):,} rows and {path_b} {len(rows_b):,}: {only}")
     counts, disagree = dict.fromkeys(("n", "both", "only_a", "only_b"), 0), []
-    for number, (a, b) in enumerate(zip(rows_a, rows_b), start=1):
-        (text, label, said_a), said_b = a, b[2]
-        if a[:2] != b[:2]:
+    for number, ((*a, said_a), (*b, said_b)) in enumerate(zip(rows_a, rows_b), start=1):
+        if a != b:
             both = f"row {number} of {path_a} and of {path_b}"
             raise UserError(f"{both} is not the same review with the same label: {only}")
         if not said_a or not said_b:  # predict.py's rows with an error: nobody is right about them
             continue
         counts["n"] += 1
-        counts["both"] += said_a == label == said_b
-        counts["only_a"] += said_a == label != said_b
-        counts["only_b"] += said_a != label == said_b
+        counts["both"] += said_a == a[1] == said_b
+        counts["only_a"] += said_a == a[1] != said_b
+        counts["only_b"] += said_a != a[1] == said_b
         if said_a != said_b:
-            disagree.append((text, label, said_a, said_b))
+            disagree.append((*a, said_a, said_b))
     if counts["n"] == 0:
         raise UserError(f"{path_a} and {path_b} have no row that both have answered")
     return counts, disagree, len(rows_a) - counts["n"]
@@ -116,8 +115,7 @@ def main():
     parser.add_argument("files", nargs=2, metavar="FILE.csv", help="with text, label, predicted")
     parser.add_argument("--results", metavar="FILE.json", help="write the counts, for programs")
     args = parser.parse_args()
-    if args.results is not None:
-        check_target(args.results, *args.files)
+    check_target(args.results, *args.files)
     compare(*args.files, args.results)
 
 

@@ -11,8 +11,8 @@ Expect    a line for each question, with what it would mean if the answer were n
 """
 
 import argparse
-import collections
 import copy
+import itertools
 import math
 import random
 
@@ -50,10 +50,7 @@ def check_sanity(model, tokenizer, splits, names, args, device, precision):
         same_on_device(model, short["train"], collate, device, precision),
     )
     for question, well, answer, otherwise in questions:
-        print(
-            f"{'ok  ' if well else 'NO  '} {question}: {answer}"
-            + ("" if well else f". {otherwise}")
-        )
+        print(f"ok   {question}: {answer}" if well else f"NO   {question}: {answer}. {otherwise}")
     return 0 if all(well for _, well, _, _ in questions) else 1
 
 
@@ -104,9 +101,8 @@ def learn_by_heart(model, tokenizer, rows, collate, args, device, names, generat
     """Eight reviews are few enough to remember, if gradient, step and labels belong together."""
     rows = draw_equally(rows, names, 8, generator)
     before, _ = mean_loss(model, rows, collate, device)
-    learned = train_copy(
-        model, tokenizer, rows, args, device, names, epochs=30, batch_size=len(rows), warmup=0.1
-    )
+    how = {"epochs": 30, "batch_size": len(rows), "warmup": 0.1}
+    learned = train_copy(model, tokenizer, rows, args, device, names, **how)
     after, right = mean_loss(learned, rows, collate, device)
     return (
         f"{len(rows)} reviews can be learned by heart in 30 steps",
@@ -124,14 +120,10 @@ def learn_nothing(model, tokenizer, short, collate, args, device, names, generat
     luck, and teach them. (A label that stands in the text is not found by this: its word is then
     given to another class, too.)
     """
+    turns = [itertools.cycle(range(len(names))) for _ in names]  # of each class
     rows = draw_equally(short["train"], names, 64, generator)
-    turn = collections.Counter()
-    for number, row in enumerate(rows):
-        rows[number] = row | {"label": turn[row["label"]] % len(names)}
-        turn[row["label"]] += 1
-    learned = train_copy(
-        model, tokenizer, rows, args, device, names, epochs=3, batch_size=16
-    )
+    rows = [row | {"label": next(turns[row["label"]])} for row in rows]
+    learned = train_copy(model, tokenizer, rows, args, device, names, epochs=3, batch_size=16)
     asked = draw_equally(short["validation"], names, 100, generator)
     _, right = mean_loss(learned, asked, collate, device)
     # 99 %: a check that cries wolf once in twenty runs is soon ignored.
@@ -149,9 +141,7 @@ def same_on_device(model, rows, collate, device, precision):
     """16 bits round, and GPUs add up in another order; but it has to be the same model."""
     rows = rows[:16]
     there = predict_logits(model, rows, collate, device, precision)
-    here = predict_logits(
-        copy.deepcopy(model).to("cpu"), rows, collate, torch.device("cpu"), "fp32"
-    )
+    here = predict_logits(copy.deepcopy(model).to("cpu"), rows, collate, torch.device("cpu"))
     difference = (there - here).abs().max().item()
     return (
         f"{device} in {precision} agrees with the CPU in fp32",

@@ -51,18 +51,17 @@ def read_all(folder):
         if answers["logits"].shape[1] != len(run["labels"]):
             raise UserError(f"{folder}: answers-*.json has not as many classes as run.json")
     temperature = temperature_for(test, held_out)
-    before = reliability(logits, labels)
-    after = reliability(logits / temperature, labels) if temperature else None
     return {
         "folder": folder,
         "run": run,
         "steps": read_history(place)[0] if run["history"] else [],
+        "minutes": sum(record["seconds"] for record in run["history"]) / 60,
         "test": test,
         "figures": score(logits, labels, run["labels"]),
         "right": logits.argmax(dim=-1) == labels,  # [N]
         "temperature": temperature,
-        "before": before,
-        "after": after,
+        "before": reliability(logits, labels),
+        "after": reliability(logits / temperature, labels) if temperature else None,
     }
 
 
@@ -106,21 +105,16 @@ def show_facts(found):
     for role, split in run["splits"].items():
         classes = ", ".join(f"{n:,} {name}" for name, n in split["classes"].items())
         rows[role] = f"{split['reviews']:,} reviews: {classes}"
+    peak = run["results"].get("peak_bytes")
     rows |= {
         "division": "; ".join(run["notes"]),
         "device": f"{device['type']} ({device['name']}, {device['threads']} threads)",
         "precision": f"{device['precision']} in training, {test['precision']} in testing",
-        "training": f"{minutes(run):.1f} minutes",
+        "training": f"{found['minutes']:.1f} minutes",
+        **({"peak memory": f"{peak / 2**30:.2f} GiB"} if peak else {}),
+        "versions": ", ".join(f"{name} {number}" for name, number in run["versions"].items()),
     }
-    if run["results"].get("peak_bytes"):
-        rows["peak memory"] = f"{run['results']['peak_bytes'] / 2**30:.2f} GiB"
-    rows["versions"] = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     return table(rows.items(), kind="facts")
-
-
-def minutes(run):
-    """How long a run has trained."""
-    return sum(record["seconds"] for record in run["history"]) / 60
 
 
 def show_test(found, floor):
@@ -151,9 +145,13 @@ def show_test(found, floor):
 def section(found, floor, mistakes):
     """The cards about one model, as HTML. floor: (right, n) of the baseline, or None."""
     run, test, right = found["run"], found["test"], found["right"]
-    history, max_length = run["history"], run["arguments"]["max_length"]
-    last_steps = [record["optimizer_steps"] for record in history]
-    kept = "With 95 % intervals. The epoch that is kept is the one in a circle."
+    history, max_length, trained = run["history"], run["arguments"]["max_length"], []
+    if history:
+        ends = [record["optimizer_steps"] for record in history]
+        epochs = charts.draw_epochs(history, run["results"]["best_epoch"])
+        kept = "With 95 % intervals. The epoch that is kept is the one in a circle."
+        trained = [card("Loss", charts.draw_loss(found["steps"], ends))]
+        trained += [card("Validation by epoch", epochs, note=kept)]
     windows = "Long reviews were read whole, in windows." if test["windows"] else ""
     sure = charts.draw_reliability(found["before"], found["after"])
     error = f"Expected calibration error {calibration_error(found['before']):.4f}"
@@ -164,9 +162,9 @@ def section(found, floor, mistakes):
         )
     error += ". On the line a probability keeps its promise; below, it promises more."
     points = coverage(test["logits"], test["labels"])
-    covered = charts.draw_coverage(points, floor)
     half = min(points, key=lambda point: abs(point[0] - 0.5))
     surest = f"Of the surest {half[0]:.0%}, {half[1]:.2%} are right."
+    covered = charts.draw_coverage(points, floor)
     lengths = charts.draw_lengths(test["lengths"], right, max_length, floor)
     cut = test["lengths"] > max_length  # [N]
     by_cut = [
@@ -180,13 +178,6 @@ def section(found, floor, mistakes):
         "underlined against it (integrated gradients, of the part that the model reads). Often the "
         "label is what is odd."
     ) * bool(wrong)
-    trained = ()
-    if history:
-        epochs = charts.draw_epochs(history, run["results"]["best_epoch"])
-        trained = (
-            card("Loss", charts.draw_loss(found["steps"], last_steps)),
-            card("Validation by epoch", epochs, note=kept),
-        )
     return cards(
         *trained,
         card("Test", show_test(found, floor), note=windows),
@@ -207,7 +198,7 @@ def overview(all_found):
         read = f"{'in windows' if test['windows'] else 'cut'}, {test['precision']}"
         rows.append([found["folder"], read, share(figures["correct"], figures["n"])])
         rows[-1] += [f"{figures['macro_f1']:.2%}", f"{figures['loss']:.4f}"]
-        rows[-1] += [f"{calibration_error(found['before']):.4f}", f"{minutes(found['run']):.1f}"]
+        rows[-1] += [f"{calibration_error(found['before']):.4f}", f"{found['minutes']:.1f}"]
     header = ["model", "read", "test accuracy", "macro F1", "loss", "calibration error", "minutes"]
     note = " ".join(which_is_better(all_found[0], other) for other in all_found[1:])
     return cards(card("Side by side", table(rows, header), note=note, wide=True))
@@ -222,12 +213,13 @@ def which_is_better(a, b):
         return which_is_better(b, a)  # so that the difference is never negative
     n = len(a["right"])
     difference, low, high = (100 * one for one in difference_interval(only_a, only_b, n))
-    found = f"{a['folder']} and {b['folder']} have equally many right answers"
-    if only_a > only_b:
-        found = f"{a['folder']} is better than {b['folder']} by {difference:.2f} points: "
-        found += f"{only_a - only_b:,} more of {n:,} reviews right"
     interval = f"95 % interval {low:+.2f} to {high:+.2f} points"
-    return f"{found} ({interval}, McNemar's exact p = {mcnemar(only_a, only_b):.3g})."
+    interval += f", McNemar's exact p = {mcnemar(only_a, only_b):.3g}"
+    if only_a == only_b:
+        return f"{a['folder']} and {b['folder']} have equally many right answers ({interval})."
+    more = f"{only_a - only_b:,} more of {n:,} reviews right"
+    better = f"{a['folder']} is better than {b['folder']} by {difference:.2f} points"
+    return f"{better}: {more} ({interval})."
 
 
 def read_floor(path, run):
@@ -255,18 +247,11 @@ def make_page(all_found, args):
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "folders", nargs="*", default=["model"], metavar="MODEL", help="saved by finetune.py"
-    )
-    parser.add_argument(
-        "--baseline", metavar="FILE.json", help="of extras.baseline --results: to compare with"
-    )
-    parser.add_argument(
-        "--mistakes", type=int, default=5, help="how many to show (default: 5, at most 20)"
-    )
-    parser.add_argument(
-        "--out", default="report.html", metavar="FILE.html", help="(default: report.html)"
-    )
+    add = parser.add_argument
+    add("folders", nargs="*", default=["model"], metavar="MODEL", help="saved by finetune.py")
+    add("--baseline", metavar="FILE.json", help="of extras.baseline --results: to compare with")
+    add("--mistakes", type=int, default=5, help="how many to show (default: 5, at most 20)")
+    add("--out", default="report.html", metavar="FILE.html", help="(default: report.html)")
     args = parser.parse_args()
     if not 0 <= args.mistakes <= 20:
         raise UserError(f"--mistakes {args.mistakes}: has to be from 0 to 20")

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy
 import torch
-from torch import nn
 
 from dataset import encode, load_split, make_collate, make_examples
 from model import load_model
@@ -39,17 +38,6 @@ FAR = 1e-4  # logits of the same weights in 32 bits: further apart they are not 
 EQUAL = 0.99  # of int8's answers
 
 
-class LogitsOnly(nn.Module):
-    """The model as a function of two tensors [B, T] that gives one, the logits [B, C]."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids, attention_mask):
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-
 def write_onnx(model, path):
     """Write a model as ONNX, for any B and T."""
     some = torch.arange(3, 13).reshape(2, 5) % model.config.vocab_size  # [2, 5], to be traced with
@@ -58,9 +46,9 @@ def write_onnx(model, path):
         warnings.simplefilter("ignore")  # of the exporter, about itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
-            LogitsOnly(model).eval(),
-            (some, torch.ones_like(some)),
-            path,
+            model.eval(),
+            f=path,
+            kwargs={"input_ids": some, "attention_mask": torch.ones_like(some)},
             input_names=NAMES,
             output_names=["logits"],
             dynamic_shapes=dict.fromkeys(NAMES, sizes),

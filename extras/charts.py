@@ -11,6 +11,7 @@ name ("var(--line)"). The page says twice what the names mean: for light screens
 
 import io
 import re
+from statistics import fmean
 
 from evaluate import wilson_interval
 from support.errors import extra_packages
@@ -53,11 +54,10 @@ def to_svg(figure, title):
         low, high = axis.get_view_interval()
         if isinstance(axis.get_major_formatter(), PercentFormatter) and high > 1:
             axis.set_view_interval(low, 1.01, ignore=True)  # no share is over 100 %
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    buffer, no_metadata = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would style all the page
     text = re.sub(r' id="[a-z]+[\w.]*_\d+"', "", text)  # an id may stand on a page only once
     opening = re.match(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)
@@ -88,8 +88,7 @@ def draw_loss(steps, last_steps):
     figure, axes = new_picture()
     xs, losses = [one["step"] for one in steps], [one["loss"] for one in steps]
     size = max(1, len(losses) // 30)
-    sums = [sum(losses[max(0, i - size + 1) : i + 1]) for i in range(len(losses))]
-    means = [total / min(size, i + 1) for i, total in enumerate(sums)]
+    means = [fmean(losses[max(0, i - size + 1) : i + 1]) for i in range(len(losses))]
     axes.plot(xs, losses, color=COLORS["faint"], linewidth=0.6)
     axes.plot(xs, means, color=COLORS["line"], linewidth=1.6, label=f"mean of the last {size}")
     for step in last_steps[:-1]:

@@ -4,6 +4,7 @@ Each function prepares one and returns (what is to be timed, its precision). Eac
 same reviews; what is timed returns the answers, or None for training.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,17 +135,16 @@ def ask_onnx(precision, model, *given):
 
             export.write_int8(exact, whole, export.LADDER["all matrices"])
             session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
-            ask = lambda batch: session.run(None, batch)[0]  # noqa: E731
+            ask = functools.partial(session.run, None)
         else:
             import openvino
 
             how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16"}
-            compiled = openvino.Core().compile_model(exact, "CPU", how)
-            ask = lambda batch: compiled(batch)[0]  # noqa: E731
+            ask = openvino.Core().compile_model(exact, "CPU", how)
 
     def forward(**batch):
         numbers = {name: tensor.numpy() for name, tensor in batch.items()}
-        return SimpleNamespace(logits=torch.from_numpy(ask(numbers)))
+        return SimpleNamespace(logits=torch.from_numpy(ask(numbers)[0]))
 
     model.forward = forward  # hooks on the model see the calls
     return scoring(model, *given, torch.device("cpu"), "fp32"), precision

@@ -28,9 +28,7 @@ class SharedClassifier(Classifier):
     One answer uses all cores, so two answers at once would both be late.
     """
 
-    def __init__(self, folder, device, precision="fp32"):
-        super().__init__(folder, device, precision)
-        self.turn = threading.RLock()  # "R": whoever has the turn may ask again, and not wait
+    turn = threading.RLock()  # "R": whoever has the turn may ask again, and not wait
 
     def classify(self, texts, windows=False):
         with self.turn:

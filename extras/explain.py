@@ -196,16 +196,12 @@ def print_explanation(label, found, colored):
 def write_page(rows):
     """A page that needs nothing else. rows: [(label, found of explain()), ...]."""
     about = "<p>Green speaks for the answer, red and underlined against it; point at a word.</p>"
-    parts = [
-        card(
-            f"{label} {found['score']:.3f}",
-            *("<p>left out</p>", color_words(found["words"], found["left_out"])),
-            *("<p>gradients</p>", color_words(found["words"], found["shares"])),
-            note=gap_in_words(found),
-            wide=True,
-        )
-        for label, found in rows
-    ]
+    parts = []
+    for label, found in rows:
+        words = "<p>left out</p>" + color_words(found["words"], found["left_out"])
+        words += "<p>gradients</p>" + color_words(found["words"], found["shares"])
+        title, note = f"{label} {found['score']:.3f}", gap_in_words(found)
+        parts.append(card(title, words, note=note, wide=True))
     return document("Why did it say so?", about, cards(*parts))
 
 

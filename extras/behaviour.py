@@ -1,8 +1,8 @@
 """Does the model understand, or does it count words?
 
 Teaches   that a high accuracy can rest on words alone. So ask sentences in families, each of which
-          needs one skill (behavioural tests: Ribeiro et al. 2020, "Beyond Accuracy"). Sixty
-          sentences are few: a row tells where to look, and measures little.
+          needs one skill (behavioural tests: Ribeiro et al. 2020, "Beyond Accuracy"). The sixty of
+          behaviour.tsv are few: a row tells where to look, and measures little.
 After     evaluate.py.
 Run       python -m extras.behaviour --model model
           python -m extras.behaviour --pairs pairs.tsv      a review and a changed one, in pairs

@@ -2,15 +2,10 @@
 
 import random
 import shlex
-import sys
 from collections import Counter
-from pathlib import Path
 
 from support.errors import plain, show
-from support.reading import class_folders, texts_and_labels
-from support.tables import HOW, Source, find_label_names, label_indices, label_name, load_source
-from support.tables import names_of_numbers
-from support.textfiles import choose_columns, usable_text
+from support.tables import HOW, find_label_names, label_indices, load_source
 
 FEW = 10  # rows of a class: too few to learn it, or to measure how well it is told
 
@@ -19,48 +14,36 @@ FEW = 10  # rows of a class: too few to learn it, or to measure how well it is t
 def show_data(args, load_splits):
     """Print what was understood of --data, on one screen: columns, classes, rows, and what next.
 
-    args: of dataset.py. load_splits: dataset.load_splits(). A single file is read once, row by row,
-    and never kept: a million rows take seconds.
+    args: of dataset.py. load_splits: dataset.load_splits(). A million rows take seconds: their
+    texts go to a temporary file.
     """
-    how, path = {name: getattr(args, name) for name in HOW}, Path(args.data)
-    if path.is_file() or class_folders(path):
-        source = Source(args.data, **how)
-        table = source.open(path)
-        columns, label_column = choose_columns(table, *source.asked)
-        source.classes, source.notes = table.classes.get(label_column), table.notes
-        parts, form = {"rows": texts_and_labels(table, columns, label_column)}, f": {table.form}"
-        columns = ",".join(columns), label_column
-    else:
-        source = load_source(args.data, **how)
-        parts = {role: zip(*split) for role, split in source.splits.items()}
-        columns = source.text_column, source.label_column
-        form = f": {source.form}" if source.form else ""
-    show("data", args.data + form)
-    show("columns", f"texts in {columns[0]!r}, labels in {columns[1]!r}")
-    names, total, said = None, 0, len(source.notes)
-    for role, pairs in parts.items():
-        labels, empty, first = [], 0, []
-        for text, label in pairs:
-            labels.append(sys.intern(label) if isinstance(label, str) else label)
-            empty += not str(text or "").strip()
-            if len(first) < 3 and label not in [other for other, _ in first]:  # one of each
-                first.append((label, usable_text(text)[0]))
-        if source.classes and role == "rows":
-            labels = names_of_numbers(labels, list(map(label_name, source.classes)), args.data)
+    how = {name: getattr(args, name) for name in HOW}
+    source = load_source(args.data, clean=str.strip, **how)
+    show("data", args.data + f": {source.form}" * bool(source.form))
+    show("columns", f"texts in {source.text_column!r}, labels in {source.label_column!r}")
+    names, total = None, 0
+    for role, (texts, labels) in source.splits.items():
         names = names or find_label_names(labels, args.labels, source.classes)
         indices = label_indices(labels, names, role, source.notes, args.labels, source.classes)
         counts, total = Counter(indices), total + len(labels)
         classes = counted({name: counts[c] for c, name in enumerate(names)})
+        empty = sum(size == 0 for size in texts.sizes())
         without = f"; {counts[None]:,} without a label" * bool(counts[None])
         without += f"; {empty:,} without a text" * bool(empty)
-        show(role, f"{len(labels):,}: {classes}{without}")
-        for label, text in first:
+        title = "rows" if len(source.splits) == 1 else role
+        show(title, f"{len(labels):,}: {classes}{without}")
+        first = {}  # of three labels, in the order of the rows
+        for text, label in zip(texts, labels):
+            first.setdefault(label, text)
+            if len(first) == 3:
+                break
+        for label, text in first.items():
             text = plain(text)
             text = text if len(text) <= 52 else f"{text[:50]} ..."
             label = "(no label)" if label in (None, "") else plain(str(label))[:12]
             print(f"{'':11}{label}: {text}")
         rare = [name for c, name in enumerate(names) if counts[c] < FEW]
-        if rare and role in ("rows", "train"):
+        if rare and role == "train":
             more = f" and {len(rare) - 5} others" if len(rare) > 5 else ""
             show("warning", f"fewer than {FEW} rows: {', '.join(rare[:5])}{more}: hard to learn")
         if counts[None] > len(labels) / 2:
@@ -69,7 +52,7 @@ def show_data(args, load_splits):
         say = ",".join(f"{name}=..." for name in names[:2])
         show("classes", f"numbers; to give them names: --labels {say}")
     for note in source.notes:
-        show("read as" if said else "", note)
+        show("read as", note)
     if total <= 100_000:
         splits, _, notes, _ = load_splits(args.data, args.seed, args.subset, **how)
         print()

@@ -14,8 +14,8 @@ import shlex
 import unicodedata
 import zipfile
 import zlib
-from itertools import dropwhile, islice
-from pathlib import Path
+from collections import Counter
+from itertools import dropwhile, filterfalse, islice
 
 from support.errors import UserError
 
@@ -76,38 +76,37 @@ def find_encoding(path, notes):
     so it is said, with a word that depends on it, and what is clearly something else is refused.
     """
     with open_bytes(path) as stream:
-        piece, lines, sure = stream.read(PIECE), 1, False  # sure: whether it has more than ASCII
-        for mark, name in MARKS.items():
-            if piece.startswith(mark):
-                if name != "utf-8-sig":
-                    notes.append(f"{path.name}: {name.upper()}, by the mark at its start")
-                return name
-        if b"\0" in piece:
-            what = "holds zero bytes: it is no text, or UTF-16 without its mark"
-            raise UserError(f"{path} {what}; for that: --encoding utf-16-le, or utf-16-be")
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while piece:
-                sure |= not decoder.decode(piece).isascii()
-                before, piece = piece, stream.read(PIECE)
-                lines += before.count(b"\n") if piece else 0
-            decoder.decode(b"", final=True)
+        start = stream.read(PIECE)
+    for mark, name in MARKS.items():
+        if start.startswith(mark):
+            if name != "utf-8-sig":
+                notes.append(f"{path.name}: {name.upper()}, by the mark at its start")
+            return name
+    if b"\0" in start:
+        what = "holds zero bytes: it is no text, or UTF-16 without its mark"
+        raise UserError(f"{path} {what}; for that: --encoding utf-16-le, or utf-16-be")
+    number, whole = 0, 0  # whole: lines, and later letters, that are UTF-8 and more than ASCII
+    with open_bytes(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                whole += not line.decode().isascii()
+            except UnicodeDecodeError:
+                piece = line + stream.read(PIECE)  # and what it would be in either encoding
+                break
+        else:
             return "utf-8"
-        except UnicodeDecodeError as error:
-            # The piece with the first strange byte, and what it would be in either encoding.
-            piece = piece or before
-            lines += error.object[: error.start].count(b"\n")
-    broken = piece.decode("utf-8", "replace").count("\ufffd")
-    whole = sum(sign > "\x7f" for sign in piece.decode("utf-8", "replace")) - broken
-    if sure or whole >= broken:
+    signs = piece.decode("utf-8", "replace")
+    broken = signs.count("\ufffd")
+    whole += sum(sign > "\x7f" for sign in signs) - broken
+    if whole >= broken:
         how = "mend that line, or read all of it otherwise with --encoding"
-        raise UserError(f"{path} is UTF-8, but not in line {lines}: {how}")
+        raise UserError(f"{path} is UTF-8, but not in line {number}: {how}")
     western = piece.decode("cp1252", "replace")
     if "\ufffd" in western or sum(byte > 127 for byte in piece) > 0.3 * len(piece):
         how = "name it, such as --encoding cp1251, shift_jis or gb18030"
-        raise UserError(f"{path} is neither UTF-8 nor cp1252, from line {lines} on: {how}")
+        raise UserError(f"{path} is neither UTF-8 nor cp1252, from line {number} on: {how}")
     words = [word for word in re.findall(r"[^\W\d_]+|\S", western) if not word.isascii()]
-    word = next((word for word in words if len(word) > 2), words[0])
+    word = max(words, key=lambda word: len(word) > 2)  # the first of these, if there is one
     notes.append(
         f"{path.name}: not UTF-8, so read as cp1252, in which a word is {word[:30]!r}; if that is "
         "wrong: --encoding NAME"
@@ -156,9 +155,8 @@ def find_dialect(path, encoding, kind, delimiter, quoting, notes):
     sample, leave_out, said = sample[:SAMPLE], 0, f"{path.name}: "
     if sample and (typed := re.fullmatch(r'"?sep=(.)"?\s*', sample[0], re.IGNORECASE)):
         sample, leave_out, delimiter = sample[1:], 1, delimiter or typed[1]
-    wanted = [SEPARATORS.get(delimiter, delimiter)] if delimiter else list("\t;|,")
-    wanted = ["\t"] if kind == ".tsv" and not delimiter else wanted
-    if delimiter and len(wanted[0]) != 1:
+    wanted = SEPARATORS.get(delimiter, delimiter) or ("\t" if kind == ".tsv" else "\t;|,")
+    if delimiter and len(wanted) != 1:
         raise UserError(f"--delimiter {delimiter}: has to be one sign, or {', '.join(SEPARATORS)}")
     how = {"quoting": csv.QUOTE_NONE} if quoting == "none" else {}
     tried = []
@@ -171,21 +169,18 @@ def find_dialect(path, encoding, kind, delimiter, quoting, notes):
         widths = [len(row) for row in rows or [[]]]
         usual = max(widths, key=lambda width: (widths.count(width), width == widths[0]))
         fits = min(usual, widths[0]) > 1 and widths.count(usual) / len(widths)
-        likelier = sign == ("\t" if kind == ".tsv" else ",")  # where nothing else decides
-        tried.append((fits, usual if fits else widths[0], likelier, sign, blanks))
+        # A comma, where nothing else decides.
+        tried.append((fits, usual if fits else widths[0], sign == ",", sign, blanks))
     _, usual, _, sign, blanks = max(tried, key=lambda one: one[:3])
     sign = sign if usual > 1 or len(wanted) == 1 else ","  # a single column
     how |= {"delimiter": sign, "skipinitialspace": bool(blanks or quoting == "blanks")}
-    usual = "\t" if kind == ".tsv" else ","
-    if sign != usual and not delimiter:
+    if sign != "," and len(wanted) > 1:
         name = next(name for name, other in SEPARATORS.items() if other == sign)
         notes.append(f"{said}{name}s between the columns; if that is wrong: --delimiter")
     if how["skipinitialspace"] and not quoting:
         notes.append(f"{said}blanks before a quote are left out; if that is wrong: --quoting csv")
-    letters, quotes = False, False
-    if sign == "\t" and quoting is None:
-        letters, quotes = quotes_in_tabs(path, encoding)
-    if letters:
+    quotes = quotes_in_tabs(path, encoding) if sign == "\t" and quoting is None else ""
+    if quotes == "letters":
         how |= {"quoting": csv.QUOTE_NONE}
         notes.append(f"{said}quotes are letters like others; if that is wrong: --quoting csv")
     elif quotes:
@@ -198,22 +193,19 @@ def stripped(rows):
 
 
 def quotes_in_tabs(path, encoding):
-    """Two answers about a table with tabs: are its quotes letters; has it quotes?
+    """What the quotes in a table with tabs are: "letters" or "quotes"; "" if there are none.
 
     They are letters where each line has as many tabs, and a cell holds quotes that no program would
     have written around it: `say "hi"`, or one that opens and never closes.
     """
-    tabs, odd, quotes = set(), False, False
+    tabs, odd, quotes = set(), False, ""
     with open_text(path, encoding) as lines:
-        for line in lines:
-            if line.isspace():
-                continue
+        for line in filterfalse(str.isspace, lines):
             tabs.add(line.count("\t"))
             if '"' in line:
-                quotes = True
-                cells = line.rstrip("\r\n").split("\t")
+                quotes, cells = "quotes", line.rstrip("\r\n").split("\t")
                 odd |= any('"' in c and not re.fullmatch(r'"(?:[^"]|"")*"', c) for c in cells)
-    return len(tabs) == 1 and odd, quotes
+    return "letters" if odd and len(tabs) == 1 else quotes
 
 
 def find_header(rows, header, known, said, notes):
@@ -222,20 +214,14 @@ def find_header(rows, header, known, said, notes):
     It does not where it looks like the others: a number where a name would stand, or a value that
     comes again below it. Row 1 must not be lost. known: names that would settle it.
     """
-    first = [plain_name(cell) for cell in rows[0]]
-    # Files that were joined repeat their names.
-    others = [row for row in rows[1:] if list(map(plain_name, row)) != first]
     if header:
         return header == "yes"
-    names = [name for name in first if name]
-    again = max(
-        (
-            sum(cell == plain_name(row[i]) for row in others if i < len(row))
-            for i, cell in enumerate(first)
-            if cell
-        ),
-        default=0,
-    )
+    first = list(map(plain_name, rows[0]))
+    names = list(filter(None, first))
+    others = [list(map(plain_name, row)) for row in rows[1:]]
+    others = [row for row in others if row != first]  # files that were joined repeat their names
+    seen = Counter(cell for row in others for cell in enumerate(row))
+    again = max((seen[cell] for cell in enumerate(first) if cell[1]), default=0)
     looked_for = {plain_name(name) for name in known if not str(name).isdecimal()}
     if {*names} & {*TEXTS, *LABELS, *looked_for}:
         named = again < max(1, len(others) / 10)  # unless "comment" is a label that comes again
@@ -267,21 +253,21 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
         # A place among columns counts only where this table has no names, and texts in that place.
         same = table.numbered and likeliest(table)[0] in usual[0].split(",")
         usual = usual if same else ()
-    kinds = ("texts", text_column, TEXTS), ("labels", label_column, LABELS)
+    kinds = {"texts": (text_column, TEXTS), "labels": (label_column, LABELS)}
     chosen, missing, by_name = {}, {}, []
-    for n, (kind, typed, names) in enumerate(kinds):
-        found = find_columns(table, typed or (usual[n] if n < len(usual) else names[0]))
+    for n, (kind, (typed, names)) in enumerate(kinds.items()):
+        found = []
+        for name in [typed] if typed else [*usual[n : n + 1], names[0]]:
+            found = found or find_columns(table, name)
         alike = [column for column in table.columns if plain_name(column) in names]
-        if not typed and not found:
-            found = find_columns(table, names[0])
-            if not found and len(alike) == 1:
-                found = find_columns(table, alike[0])
-                by_name.append(f"{kind} in {alike[0]!r}")
+        if not typed and not found and len(alike) == 1:
+            found = alike
+            by_name.append(f"{kind} in {alike[0]!r}")
         if not found and (typed or kind == "texts" or needs_label):
             named = f"column {typed!r}" if typed else f"column of {kind} that is known by its name"
             missing[kind] = named
         chosen[kind] = found
-    where = table.path.name if isinstance(table.path, Path) else table.path
+    where = getattr(table.path, "name", table.path)  # a data set of the hub has no path
     if by_name:
         table.notes.append(f"{where}: {', '.join(by_name)}, by the names")
     if missing:
@@ -290,20 +276,18 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
         named = [name for name in table.columns if name]
         if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
             # Without names, two columns can be told apart by what they hold.
-            likely["labels"] = likely["labels"] if needs_label else None
-            chosen = {kind: [name] for kind, name in likely.items() if name is not None}
+            wanted = likely if needs_label else ["texts"]
+            chosen = {kind: [likely[kind]] for kind in wanted if likely[kind]}
             what = ", ".join(f"{kind} in column {name}" for kind, (name,) in chosen.items())
             else_ = "--text-column, --label-column"
             table.notes.append(f"{where}: {what}, by what they hold; else: {else_}")
-            missing = {} if "labels" in chosen or not needs_label else missing
+            missing = {kind: named for kind, named in missing.items() if kind not in chosen}
     if missing:
         options = {"texts": "--text-column", "labels": "--label-column"}
         words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
         columns = ", ".join(map(repr, table.columns))
-        if len(table.columns) == 1 and re.search(r"[,;|\t]", table.columns[0]):
+        if len(table.columns) == 1 and re.search(r"^text$|[,;|\t]", table.columns[0]):
             words = ["--delimiter, and what stands between its columns"]
-        if table.columns == ["text"] and list(missing) == ["labels"]:
-            words = ["--delimiter, if one separates them in each line"]
         no_names = "; or, if the first row holds no names: --no-header"
         both = f" (or --text-column {shlex.quote(','.join(more))}, joined)"
         raise UserError(
@@ -340,21 +324,19 @@ def likeliest(table):
         with contextlib.suppress(UserError, ValueError, OverflowError):  # a date after 9999, say
             cells.extend(value for (value,) in islice(table.rows([column]), SAMPLE))
         values = [str(value) for value in cells if value not in (None, "")]
-        letters = sum(sum(map(str.isalpha, value)) for value in values)
-        words[column] = sum(len(value.split()) for value in values), letters
+        whole, different = " ".join(values), len(set(values))
+        words[column] = len(whole.split()), sum(map(str.isalpha, whole))
         sentences += [column] * (words[column][0] >= 3 * max(1, len(values)))
-        few = len(set(values)) <= max(2, len(values) / (10 if len(values) > 100 else 2))
+        few = different <= max(2, len(values) / (10 if len(values) > 100 else 2))
         number = any(re.fullmatch(r"-?[0-9]*\.[0-9]*[1-9]0*", value) for value in values)
-        if values and few and 2 * len(values) >= len(cells) and not number:
-            one = len(set(values)) == 1
+        sure = different > 1 or values and values[0].isdecimal()
+        if sure and few and 2 * len(values) >= len(cells) and not number:
             named = any(name in plain_name(column) for name in LABELS if name != "v1")
-            kinds[column] = one, not named, len(set(values))
-            if one and not values[0].isdecimal():
-                del kinds[column]
+            kinds[column] = different == 1, not named, different
     text = max(words, key=words.get, default=None)
-    few = {column: kind for column, kind in kinds.items() if column != text}
     others = [column for column in words if column != text]
-    label = others[0] if len(words) == 2 and others else min(few, key=few.get, default=None)
+    few = [column for column in others if column in kinds]
+    label = others[0] if len(words) == 2 else min(few, key=kinds.get, default=None)
     return text, label, sentences
 
 

@@ -6,7 +6,6 @@ each; an option overrides it.
 
 import contextlib
 import csv
-import io
 import json
 import re
 import zipfile
@@ -19,7 +18,6 @@ from support.textfiles import LABELS, SAMPLE, SEPARATORS, TEXTS, find_dialect, f
 from support.textfiles import find_header, name_in_zip, open_bytes, open_text, plain_name
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt", "")
-PACKED = (".gz", ".zip")
 
 
 class Table:
@@ -48,10 +46,7 @@ def kind_of(path):
     """What a file's name says that it is, one of KINDS, also where it is packed; else None."""
     if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
         path = Path(name_in_zip(path))
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] in PACKED:
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
+    kind = Path(path.name.lower().removesuffix(".gz").removesuffix(".zip")).suffix
     return kind if kind in KINDS else None
 
 
@@ -107,16 +102,14 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
             lines = islice(dropwhile(str.isspace, lines), leave_out, None)
             # strict: else a quote that is never closed swallows the rest of the file in silence.
             reader = csv.reader(lines, strict=True, **how)
+            last, what = 0, "a quoted text holds a line that looks like a row"
             try:
-                last, told = 0, False
                 for row in filter(None, reader):
                     number, spans = reader.line_num + leave_out, reader.line_num - last > 1
-                    if spans and not told and swallows(row, how):
-                        what, told = "a quoted text holds a line that looks like a row", True
-                        what += "; if it is one: --quoting none"
-                        if not any(what in note for note in notes):
-                            notes.append(f"{path.name}, line {number}: {what}")
                     last = reader.line_num
+                    if spans and swallows(row, how) and not any(what in note for note in notes):
+                        how_else = "if it is one: --quoting none"
+                        notes.append(f"{path.name}, line {number}: {what}; {how_else}")
                     yield number, row
             except csv.Error as error:
                 raise UserError(
@@ -132,12 +125,9 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
 
 def swallows(row, how):
     """Whether a cell holds a line that looks like a row: a quote may have been left open."""
-    for cell in row:
-        for line in cell.splitlines()[1:] if "\n" in cell else ():
-            parts = line.split(how["delimiter"])
-            if len(parts) == len(row) > 1 and min(len(parts[0]), len(parts[-1])) < 12:
-                return True
-    return False
+    lines = [line for cell in row for line in cell.splitlines()[1:]]
+    parts = [line.split(how["delimiter"]) for line in lines]
+    return any(len(p) == len(row) > 1 and min(len(p[0]), len(p[-1])) < 12 for p in parts)
 
 
 def read_json(path, encoding, notes):
@@ -151,7 +141,7 @@ def read_json(path, encoding, notes):
                 whole = parsed("the list", "".join([first[1], *(line for _, line in lines)]))
                 rows = ((f"entry {n}", row) for n, row in enumerate(whole, start=1))
             else:
-                lines = chain([first] if first[1] else [], lines)
+                lines = chain([first] * bool(first[1]), lines)
                 rows = ((place, parsed(place, line)) for place, line in lines)
             for place, row in rows:
                 if not isinstance(row, dict):
@@ -170,16 +160,16 @@ def read_json(path, encoding, notes):
 
     # A key that the first row lacks is a column all the same.
     columns = dict.fromkeys(key for row in islice(objects(), SAMPLE) for key in row)
-    form = f"{spoken(encoding)}, JSON"
-    return Table(path, form, columns, lambda wanted: map(picker(wanted), objects()), notes)
+    return Table(path, f"{spoken(encoding)}, JSON", columns, pick(objects), notes)
 
 
 def spoken(encoding):
     return "UTF-8 with its mark" if encoding == "utf-8-sig" else encoding.upper()
 
 
-def picker(wanted):
-    return lambda row: tuple(row.get(column) for column in wanted)
+def pick(records):
+    """The rows() of a Table whose records() yields dicts."""
+    return lambda wanted: (tuple(map(row.get, wanted)) for row in records())
 
 
 def read_parquet(path, notes):
@@ -207,8 +197,8 @@ def read_parquet(path, notes):
 
     def rows(wanted):
         with opened() as file:
-            for part in file.iter_batches(batch_size=1024, columns=list(wanted)):
-                yield from map(picker(wanted), part.to_pylist())
+            for part in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(wanted))):
+                yield from zip(*(part.column(name).to_pylist() for name in wanted))
 
     return Table(path, "parquet", schema.names, rows, notes, classes)
 
@@ -220,18 +210,17 @@ def read_sheet(path, header, notes):
     except ImportError as error:
         how = "pip install -r requirements-extra.txt, or save the sheet as .csv"
         raise UserError(f"{path}: to read spreadsheets takes openpyxl: {how}") from error
-    with open_bytes(path) as stream:
-        content = io.BytesIO(stream.read())
 
     def records():
-        try:
-            book = openpyxl.load_workbook(content, read_only=True, data_only=True)
-            for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-                if any(cell is not None for cell in row):
-                    # As a CSV file would hold it: a text may be a number, 1984.
-                    yield number, ["" if cell is None else str(cell) for cell in row]
-        except Exception as error:  # a damaged file: about ten types
-            raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
+        with open_bytes(path) as stream:
+            try:
+                book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
+                for number, row in enumerate(book.worksheets[0].values, start=1):
+                    if any(cell is not None for cell in row):
+                        # As a CSV file would hold it: a text may be a number, 1984.
+                        yield number, ["" if cell is None else str(cell) for cell in row]
+            except Exception as error:  # a damaged file: about ten types
+                raise UserError(f"{path} is not a readable spreadsheet ({error})") from error
         what = f"{path.name}: its first sheet of {len(book.worksheets)} is read"
         if len(book.worksheets) > 1 and what not in notes:
             notes.append(what)
@@ -267,17 +256,16 @@ def read_folders(folder, encoding, notes):
     if left_out:
         notes.append(f"{folder.name}: {left_out:,} files that do not end in .txt are left out")
 
-    def rows(wanted):
+    def records():
         told = []
         for name, place in classes.items():
             for path in sorted(texts_in(place), key=number):
                 with open_text(path, encoding or find_encoding(path, told)) as lines:
-                    row = {"text": lines.read(), "label": name}
-                yield tuple(row.get(column) for column in wanted)
+                    yield {"text": lines.read(), "label": name}
             notes.extend([note for note in told[:1] if not any("cp1252" in n for n in notes)])
 
     form = "a folder for each class, a file for each text"
-    return Table(folder, form, ["text", "label"], rows, notes)
+    return Table(folder, form, ["text", "label"], pick(records), notes)
 
 
 # ------------------------------------------------------------------------------ 2. all of them
@@ -335,22 +323,18 @@ def kind_by_content(path, encoding, notes):
 def read_lines(path, encoding, notes):
     """A Table of a text a line."""
 
-    def rows(wanted):
+    def records():
         with open_text(path, encoding) as lines:
             for line in filter(str.strip, lines):
-                yield tuple(line.rstrip("\r\n") for _ in wanted)
+                yield {"text": line.rstrip("\r\n")}
 
-    return Table(path, f"{spoken(encoding)}, a text a line", ["text"], rows, notes)
+    return Table(path, f"{spoken(encoding)}, a text a line", ["text"], pick(records), notes)
 
 
 # ------------------------------------------------------------------------------ 3. its rows
 def texts_and_labels(table, columns, label_column):
     """Yield (text, label) of each row, as they stand; several columns are joined to a text."""
-    wanted = [*columns, *filter(None, [label_column])]
-    rows = table.rows(wanted if label_column else [*wanted, wanted[0]])
-    if len(wanted) == 2 and label_column:
-        yield from rows
-    for *texts, label in rows:
+    for *texts, label in table.rows([*columns, label_column or columns[0]]):
         if len(texts) > 1:
             given = [str(part) for part in texts if part is not None and str(part).strip()]
             texts = ["\n\n".join(given) or None]

@@ -13,8 +13,7 @@ from pathlib import Path
 from support.errors import UserError
 from support.hub import connect_to_hub, fetch_data, hide_bars, hub_error, patiently, without
 from support.large import keep, read_whole
-from support.reading import KINDS, PACKED, Table, class_folders, kind_of, open_table
-from support.reading import texts_and_labels
+from support.reading import Table, class_folders, kind_of, open_table, texts_and_labels
 from support.textfiles import choose_columns, find_columns
 
 # How a file is to be read, where the user knows better: options of several commands.
@@ -134,9 +133,7 @@ def add_folder(source, folder):
     found = {}
     for place in (folder, folder / "data"):
         for path in sorted(place.iterdir()) if place.is_dir() and not found else ():
-            stem = path.name.lower()
-            for suffix in (*PACKED, *filter(None, KINDS)):
-                stem = stem.removesuffix(suffix)
+            stem = path.name.lower().split(".")[0]
             part = re.fullmatch(r"(.+?)-\d{5}-of-(\d{5})", stem)
             usable = class_folders(path) or path.is_file() and kind_of(path) is not None
             for role, others in ROLES.items() if usable else ():

@@ -88,7 +88,7 @@ def fetch_model(name, kinds):
     files = {}
     if not is_offline():
         try:
-            about = patiently(lambda: huggingface_hub.model_info(name, files_metadata=True))
+            about = patiently(huggingface_hub.model_info, name, files_metadata=True)
             files = {file.rfilename: file.size for file in about.siblings}
         except Exception as error:
             if not is_passing(error) or not is_cached(name):
@@ -101,8 +101,7 @@ def fetch_model(name, kinds):
     for file in sorted(wanted, key=lambda f: (f.endswith("safetensors"), f == "config.json")):
         if file.endswith("safetensors") and not is_there(name, file):
             say_fetching(f"{file} of {name}", files[file])
-        fetch = functools.partial(huggingface_hub.hf_hub_download, tqdm_class=Fetching)
-        patiently(functools.partial(fetch, name, file))
+        patiently(huggingface_hub.hf_hub_download, name, file, tqdm_class=Fetching)
     if not is_cached(name):
         raise FileNotFoundError(f"the local cache has no whole tokenizer of {name}")
 
@@ -122,13 +121,12 @@ def fetch_data(builder):
     hub = huggingface_hub.HfFileSystem()
     paths = [path for paths in (builder.config.data_files or {}).values() for path in paths]
     paths = [path for path in paths if str(path).startswith("hf://")]
-    sizes = [patiently(functools.partial(hub.info, path)).get("size") or 0 for path in paths]
+    sizes = [patiently(hub.info, path).get("size") or 0 for path in paths]
     say_fetching(f"the data set {builder.repo_id}", sum(sizes))
     for path in paths:
-        at = patiently(functools.partial(hub.resolve_path, path))
-        fetch = functools.partial(huggingface_hub.hf_hub_download, at.repo_id, at.path_in_repo)
+        at = patiently(hub.resolve_path, path)
         how = {"repo_type": at.repo_type, "revision": at.revision, "tqdm_class": Fetching}
-        patiently(functools.partial(fetch, **how))
+        patiently(huggingface_hub.hf_hub_download, at.repo_id, at.path_in_repo, **how)
 
 
 def hide_bars():
@@ -191,8 +189,9 @@ def is_there(name, file):
     return found if isinstance(found, str) else None
 
 
-def patiently(load, pauses=(1, 2, 4, 8), patience=30):
-    """Return load(). If the network fails, pause and try again: a bad minute should not end a run.
+def patiently(load, *what, pauses=(1, 2, 4, 8), patience=30, **how):
+    """Return load(*what, **how). If the network fails, pause and try again: a bad minute should not
+    end a run.
 
     patience: seconds after which no further try begins. Any other error is raised at once.
     """
@@ -202,7 +201,7 @@ def patiently(load, pauses=(1, 2, 4, 8), patience=30):
     began = time.monotonic()
     for pause in (*pauses, None):
         try:
-            return load()
+            return load(*what, **how)
         except Exception as error:
             late = not pause or time.monotonic() - began > patience
             if late or is_offline() or not is_passing(error):

@@ -165,7 +165,7 @@ def add_hub_dataset(source):
     hide_bars()
     try:
         with without("datasets", "Ignoring part of dataset_info", "latest cached"):
-            builder = patiently(lambda: datasets.load_dataset_builder(name, configuration or None))
+            builder = patiently(datasets.load_dataset_builder, name, configuration or None)
         fetch_data(builder)
         patiently(builder.download_and_prepare)
         found = builder.as_dataset()

@@ -191,14 +191,12 @@ def only_writer(lock_file, what):
     """
     from filelock import FileLock, Timeout  # torch itself brings this package
 
-    lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(lock_file, timeout=0):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows keeps it while somebody looks at it
+                    Path(lock_file).unlink()
     except Timeout as error:
         raise UserError(f"{what}: another run is writing to it; wait, or choose another") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows keeps it while somebody looks at it
-            Path(lock_file).unlink()
-        lock.release()

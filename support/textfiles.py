@@ -42,7 +42,7 @@ def plain_name(column):
 def name_in_zip(path):
     """The name of the one file in a .zip (a Mac adds files of its own)."""
     with zipfile.ZipFile(path) as packed:
-        names = [one.filename for one in packed.infolist() if not one.is_dir()]
+        names = [name for name in packed.namelist() if not name.endswith("/")]
     names = [name for name in names if not name.startswith("__MACOSX/")]
     if len(names) != 1:
         held = ", ".join(names[:5]) or "nothing"
@@ -55,14 +55,12 @@ def open_bytes(path):
     """The bytes of a file, unpacked if it is a .gz, or a .zip of a single file."""
     kind = path.suffix.lower()
     try:
-        with contextlib.ExitStack() as opened:
-            if kind == ".gz":
-                yield opened.enter_context(gzip.open(path))
-            elif kind == ".zip":
-                packed = opened.enter_context(zipfile.ZipFile(path))
-                yield opened.enter_context(packed.open(name_in_zip(path)))
-            else:
-                yield opened.enter_context(open(path, "rb"))
+        if kind == ".zip":
+            stream = zipfile.ZipFile(path).open(name_in_zip(path))
+        else:
+            stream = gzip.open(path) if kind == ".gz" else open(path, "rb")
+        with stream:
+            yield stream
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{path} cannot be unpacked ({error}): unpack it yourself") from error
     except OSError as error:

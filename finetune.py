@@ -344,7 +344,7 @@ def main():
             return run.stopped()
         facts |= run.record()
         facts["results"]["test"] = score(logits, test["labels"], names)
-        facts["results"] |= run.speed() | {"peak_bytes": peak_bytes(device)}
+        facts["results"]["peak_bytes"] = peak_bytes(device)
         if rank() == 0:
             how = {"subset": args.subset, "windows": False, "precision": precision}
             keep_answers(args.out, "test", logits, test, how)

@@ -188,12 +188,10 @@ class Run:
             history.append(one | {"validation": line["validation"]})
         best = best_epoch(self.epochs, self.args.select)
         results = {"best_epoch": best, "validation": history[best - 1]["validation"]}
-        return {"history": history, "results": results}
-
-    def speed(self):
-        """{"reviews_per_second": ...} of the whole training, validation not counted."""
+        # Of the whole training, validation not counted.
         reviews = sum(line["reviews"] for line in self.epochs)
-        return {"reviews_per_second": reviews / sum(self.seconds[: self.epochs_done])}
+        results["reviews_per_second"] = reviews / sum(self.seconds[: self.epochs_done])
+        return {"history": history, "results": results}
 
     @property
     def epochs(self):

@@ -109,15 +109,13 @@ def weights_fingerprint(model):
 
 
 # ------------------------------------------------------------------------------ 2. a run's life
-@contextlib.contextmanager
 def claim(args):
-    """Inside this `with`, --out is ours: nothing of yours is lost by it, and nobody else writes.
+    """For a `with` in which --out is ours: nothing of yours is lost by it, and nobody else writes.
 
     With torchrun the first process sees to it. Raises UserError.
     """
     if rank() > 0:
-        yield
-        return
+        return contextlib.nullcontext()
     out, is_meant = args.out, args.resume or args.overwrite
     prepare_folder(out, spare=(args.model, args.data))
     if is_begun(out) and not is_meant:
@@ -127,8 +125,7 @@ def claim(args):
         )
     if is_done(out) and not is_meant:
         raise UserError(f"--out {out}: holds a finished model; choose another, or add --overwrite")
-    with only_run(out):
-        yield
+    return only_run(out)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import json
 import re
 import zipfile
 from itertools import chain, dropwhile, islice
-from operator import itemgetter
 from pathlib import Path
 
 from support.errors import UserError
@@ -25,13 +24,12 @@ class Table:
 
     form: what the file is, in a few words. columns: their names as they stand, or "1", "2", ...
     where the file has none. classes: of a column whose numbers are classes, as the datasets library
-    writes them: {column: their names}. notes: what was decided, printable lines. numbered: whether
-    the columns have no names.
+    writes them: {column: their names}. notes: what was decided, printable lines.
     """
 
-    def __init__(self, path, form, columns, rows, notes, classes=None, numbered=False):
+    def __init__(self, path, form, columns, rows, notes, classes=None):
         self.path, self.form, self.columns, self.rows = path, form, list(columns), rows
-        self.notes, self.classes, self.numbered = notes, classes or {}, numbered
+        self.notes, self.classes = notes, classes or {}
 
     def like(self, column):
         """The column of this name. Case and white space around it do not matter. None without."""
@@ -57,25 +55,20 @@ def cut(path, form, records, header, notes, unit="line"):
     header: (what was asked for, names that would settle it), see find_header().
     """
     sample = [cells for _, cells in islice(records(), SAMPLE)]
-    if not sample:
-        return Table(path, form, [], lambda wanted: iter(()), notes)
-    named = find_header(sample, *header, f"{path.name}: ", notes)
+    named = sample and find_header(sample, *header, f"{path.name}: ", notes)
     widths = list(map(len, sample))
-    width = len(sample[0]) if named else max(widths, key=widths.count)
+    width = len(sample[0]) if named else max(widths, key=widths.count, default=0)
     columns = [str(cell).lstrip("\ufeff") for cell in (sample[0] if named else range(1, width + 1))]
 
     def rows(wanted):
         places, spilled, headers = [columns.index(column) for column in wanted], 0, 0
-        nameless, pick = "" in columns[1:], itemgetter(*places, places[0])  # two or more: a tuple
-        for number, row in islice(records(), int(named), None):
-            if len(row) == width and not nameless and row[0].lstrip("\ufeff") != columns[0]:
-                yield pick(row)[:-1]  # as nearly all rows are
-                continue
-            spilled += any(cell for cell, name in zip(row[1:], columns[1:]) if not name)
-            if named and [str(cell).lstrip("\ufeff") for cell in row] == columns:
+        nameless = [i for i, name in enumerate(columns) if i and not name]
+        for number, row in islice(records(), 1 if named else 0, None):
+            spilled += any(row[i] for i in nameless if i < len(row))
+            if named and [cell.lstrip("\ufeff") for cell in row] == columns:
                 headers += 1  # files that were joined, with the names in each
                 continue
-            if any(row[width:]):
+            if len(row) > width and any(row[width:]):
                 raise UserError(
                     f"{path}, {unit} {number}: more cells than columns ({', '.join(columns)}); a "
                     'text that holds what stands between cells must be in double quotes, "like '
@@ -90,7 +83,7 @@ def cut(path, form, records, header, notes, unit="line"):
                 notes.append(f"{path.name}: {count:,} {what}")
 
     form += ", column names in the first row" if named else ", no column names"
-    return Table(path, form, columns, rows, notes, numbered=not named)
+    return Table(path, form, columns, rows, notes)
 
 
 def read_cells(path, kind, encoding, delimiter, quoting, header, notes):

@@ -52,10 +52,8 @@ class Source:
         """Read a Table as a split. Without labels it is left out, unless it is train."""
         text_column, label_column, usual = self.asked
         if role != "train":  # the others may have other names
-            text_column = text_column if find_columns(table, text_column) else None
-            label_column = label_column if find_columns(table, label_column) else None
-        asked = text_column, label_column, usual
-        columns, label_column = choose_columns(table, *asked, needs_label=role == "train")
+            typed = [name if name and find_columns(table, name) else None for name in typed]
+        columns, label_column = choose_columns(table, *typed, usual, needs_label=role == "train")
         if label_column is None:
             self.notes.append(f"{role}: has no labels, so it is left out")
             return

@@ -247,9 +247,10 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     """
     if not table.columns:
         raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
+    numbered = all(map(str.isdecimal, filter(None, table.columns)))
     if any(map(str.isdecimal, usual)):
         # A place among columns counts only where this table has no names, and texts in that place.
-        same = table.numbered and likeliest(table)[0] in usual[0].split(",")
+        same = numbered and likeliest(table)[0] in usual[0].split(",")
         usual = usual if same else ()
     kinds = {"texts": (text_column, TEXTS), "labels": (label_column, LABELS)}
     chosen, missing, by_name = {}, {}, []
@@ -271,8 +272,7 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     if missing:
         text, label, more = likeliest(table)
         likely = {"texts": text, "labels": label}
-        named = [name for name in table.columns if name]
-        if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
+        if numbered and sum(map(bool, table.columns)) <= 2 and not (text_column or label_column):
             # Without names, two columns can be told apart by what they hold.
             wanted = likely if needs_label else ["texts"]
             chosen = {kind: [likely[kind]] for kind in wanted if likely[kind]}
@@ -302,8 +302,6 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
 
 def find_columns(table, typed):
     """The columns that were typed, one or several with commas between them; [] without one."""
-    if not typed:
-        return []
     if table.like(typed):
         return [table.like(typed)]
     parts = [table.like(part) for part in typed.split(",")]

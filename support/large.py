@@ -90,10 +90,9 @@ def read_whole(pairs, clean):
     texts, labels, known = Texts(), [], {}
     while some := list(islice(pairs, 1000)):
         cells = [usable_text(cell) for cell, _ in some]
-        wrong = [i for i, (_, error) in enumerate(cells) if error]
-        if wrong and not texts.error:
-            (text, error), row = cells[wrong[0]], len(texts) + wrong[0] + 1
-            texts.error = f"row {row}: {text[:40]!r} is {error}"
+        for row, (text, error) in enumerate(cells, start=len(texts) + 1):
+            if error and not texts.error:
+                texts.error = f"row {row}: {text[:40]!r} is {error}"
         texts.extend([clean(text) for text, _ in cells])
         # A million labels are a million objects, unless those that are equal become one.
         for _, label in some:

@@ -44,13 +44,13 @@ class Source:
 
     def open(self, path):
         """A file as a Table, read as was asked for."""
-        text_column, label_column, usual = self.asked
-        known = ",".join(filter(None, [text_column, label_column, *usual])).split(",")
+        *typed, usual = self.asked
+        known = ",".join(filter(None, [*typed, *usual])).split(",")
         return open_table(path, known, **self.how)
 
     def add(self, role, table):
         """Read a Table as a split. Without labels it is left out, unless it is train."""
-        text_column, label_column, usual = self.asked
+        *typed, usual = self.asked
         if role != "train":  # the others may have other names
             typed = [name if name and find_columns(table, name) else None for name in typed]
         columns, label_column = choose_columns(table, *typed, usual, needs_label=role == "train")
@@ -305,9 +305,10 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
     if unknown == ["-1"] or numbers and "-1" in unknown:
         unknown.remove("-1")  # how the datasets library writes "not given"
         no_label("-1", "; else: --labels -1=...")
-    known = numbers and {*unknown} <= positions(numbers)
+    places = set(map(str, range(len(names))))
+    known = {*unknown} <= set(map(str, range(len(numbers or ()))))
     alone = not any(place is not None for place in index.values())
-    if unknown and (known or {*unknown} == positions(names) and alone):
+    if unknown and (known or {*unknown} == places and alone):
         order = numbers if known else names
         meant = {name: place_of(order[int(name)]) for name in sorted(unknown, key=int)}
         # "1 star", "2 stars": there a 1 may mean either.
@@ -329,10 +330,6 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
     return [index[name] for name in found]
 
 
-def positions(names):
-    return {str(number) for number in range(len(names))}
-
-
 # ------------------------------------------------------------------------------ a split
 def usable_rows(texts, labels, names, role, notes, renames=None, numbers=None):
     """Number the labels, and leave out the rows that lack a text or a label.
@@ -345,10 +342,8 @@ def usable_rows(texts, labels, names, role, notes, renames=None, numbers=None):
     if texts.error:
         raise UserError(f"{role}, {texts.error}")
     usable = [size > 0 and label is not None for size, label in zip(texts.sizes(), labels)]
-    if all(usable):
-        return {"texts": texts, "labels": labels}
-    dropped = usable.count(False)
-    notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
+    if dropped := usable.count(False):
+        notes.append(f"{role}: dropped {dropped:,} rows with an empty or missing text or label")
     return keep({"texts": texts, "labels": labels}, usable)
 
 

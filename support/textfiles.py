@@ -99,6 +99,7 @@ def find_encoding(path, notes):
     if whole >= broken:
         how = "mend that line, or read all of it otherwise with --encoding"
         raise UserError(f"{path} is UTF-8, but not in line {number}: {how}")
+    piece = start if line in start else piece  # with what is before it
     western = piece.decode("cp1252", "replace")
     if "\ufffd" in western or sum(byte > 127 for byte in piece) > 0.3 * len(piece):
         how = "name it, such as --encoding cp1251, shift_jis or gb18030"
@@ -247,10 +248,10 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     """
     if not table.columns:
         raise UserError(f"{table.path} is empty: it has no rows, or none but the column names")
-    numbered = all(map(str.isdecimal, filter(None, table.columns)))
     if any(map(str.isdecimal, usual)):
         # A place among columns counts only where this table has no names, and texts in that place.
-        same = numbered and likeliest(table)[0] in usual[0].split(",")
+        numbers = list(map(str, range(1, len(table.columns) + 1)))
+        same = table.columns == numbers and likeliest(table)[0] in usual[0].split(",")
         usual = usual if same else ()
     kinds = {"texts": (text_column, TEXTS), "labels": (label_column, LABELS)}
     chosen, missing, by_name = {}, {}, []
@@ -272,7 +273,8 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
     if missing:
         text, label, more = likeliest(table)
         likely = {"texts": text, "labels": label}
-        if numbered and sum(map(bool, table.columns)) <= 2 and not (text_column or label_column):
+        named = [name for name in table.columns if name]
+        if len(named) <= 2 and all(map(str.isdecimal, named)) and not (text_column or label_column):
             # Without names, two columns can be told apart by what they hold.
             wanted = likely if needs_label else ["texts"]
             chosen = {kind: [likely[kind]] for kind in wanted if likely[kind]}
@@ -284,7 +286,8 @@ def choose_columns(table, text_column=None, label_column=None, usual=(), needs_l
         options = {"texts": "--text-column", "labels": "--label-column"}
         words = [f"{options[kind]} {shlex.quote(likely[kind] or 'NAME')}" for kind in missing]
         columns = ", ".join(map(repr, table.columns))
-        if len(table.columns) == 1 and re.search(r"^text$|[,;|\t]", table.columns[0]):
+        one = table.columns[0] if len(table.columns) == 1 else ""
+        if re.search(r"[,;|\t]", one) or one == "text" and list(missing) == ["labels"]:
             words = ["--delimiter, and what stands between its columns"]
         no_names = "; or, if the first row holds no names: --no-header"
         both = f" (or --text-column {shlex.quote(','.join(more))}, joined)"

@@ -3,7 +3,8 @@
 In the folder of a model whose run is not done
     history.jsonl                           the record of the figures, a line a step and an epoch
     checkpoints/arguments.json              what was typed
-    checkpoints/7/state.pt                  all that decides the next step: see checkpoint()
+    checkpoints/7/weights.safetensors       the model as it stands, not the best so far
+    checkpoints/7/state.pt                  all else that decides the next step: see checkpoint()
     checkpoints/7/SHA256SUMS                to tell a whole checkpoint from a damaged one
 history.jsonl is on disk before a checkpoint gets its name, and the checkpoint notes its length. A
 resume cuts it there: the steps behind are taken again, and so are their lines. What happens after a
@@ -29,6 +30,7 @@ from support.errors import UserError, plain
 from support.files import digest, flush_to_disk, new_folder, open_to_append
 from support.runs import begin, check_same, how_to_go_on
 
+FILES = ("weights.safetensors", "state.pt")
 LOOK_EVERY = 10  # steps between two looks at the loss: to read it makes a GPU wait
 
 
@@ -69,8 +71,10 @@ class Run:
             if self.writes:
                 begin(self.args)
             return self.step
+        from safetensors.torch import load_model
+
         try:
-            model.load_state_dict(self.saved["model"])
+            load_model(model, str(self.saved["folder"] / "weights.safetensors"), strict=True)
             optimizer.load_state_dict(self.saved["optimizer"])
             scaler.load_state_dict(self.saved["scaler"])
             put_back_random(device, self.saved["random"])
@@ -239,15 +243,17 @@ class Run:
             "step": self.step,
             "history": (len(content), digest(content)),
             "seconds": self.seconds,
-            "model": model.state_dict(),  # as it stands, not the best so far
             "optimizer": optimizer.state_dict(),  # AdamW's two running means
             "scaler": scaler.state_dict(),  # under fp16, by how much losses are multiplied
             "random": random,  # without it the next step drops other numbers
             "same": self.same,
             "machine": self.facts["device"]["name"],
         }
+        from safetensors.torch import save_model  # knows that two weights can be one and the same
+
         try:
             with new_folder(folder) as temporary:
+                save_model(model, str(temporary / "weights.safetensors"))
                 torch.save(state, temporary / "state.pt")
                 (temporary / "SHA256SUMS").write_bytes(checksums(temporary))
                 flush_to_disk(*temporary.iterdir())
@@ -314,12 +320,15 @@ def numbers(out):
 
 def checksums(folder):
     """The text of SHA256SUMS, which `sha256sum -c` understands too. bytes."""
-    with open(folder / "state.pt", "rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  state.pt\n".encode()
+    lines = []
+    for name in FILES:
+        with open(folder / name, "rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines).encode()
 
 
 def read_checkpoint(out, number):
-    """The state of a checkpoint, with "number" and "lines" of history added.
+    """The state of a checkpoint, with "number", "folder" and "lines" of history added.
 
     None if a byte of it, or of the history before it, is not the one that was written. Raises
     UserError if it is not ours, however whole it is.
@@ -330,7 +339,7 @@ def read_checkpoint(out, number):
             return None
         # weights_only: a file of this format can hold a program; like this, it is not run.
         state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-        kinds = {"step": int, "history": tuple, "seconds": list, "model": dict, "optimizer": dict}
+        kinds = {"step": int, "history": tuple, "seconds": list, "optimizer": dict}
         kinds |= {"scaler": dict, "random": list, "same": dict, "machine": str}
         if not all(isinstance(state.get(key), kind) for key, kind in kinds.items()):
             raise ValueError("it holds something else")
@@ -343,7 +352,7 @@ def read_checkpoint(out, number):
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{folder / 'state.pt'} is no checkpoint of ours ({reason})") from error
-    return state | {"number": number, "lines": lines}
+    return state | {"number": number, "folder": folder, "lines": lines}
 
 
 def find_checkpoint(out):

@@ -227,8 +227,8 @@ def damages():
 
         return act
 
-    for name in ("state.pt", "SHA256SUMS"):
-        parts = (0, 0.3, 0.6, 0.999) if name == "state.pt" else (0.2, 0.9)
+    for name in (*unfinished.FILES, "SHA256SUMS"):
+        parts = (0, 0.3, 0.6, 0.999) if name in unfinished.FILES else (0.2, 0.9)
         for part in parts:
             yield pytest.param(cut(name, part), id=f"{name} cut at {part}")
             yield pytest.param(flip(name, part), id=f"a bit flipped in {name} at {part}")

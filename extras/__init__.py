@@ -3,6 +3,8 @@
 sanity.py       four questions, half a minute, before a run of hours
 attention.py    the whole forward pass by hand, and where a model looks
 baseline.py     the honest floor: counting words, in seconds
+explore.py      a page about a data set: look at it before you train
+doubt.py        which labels in it may be wrong
 search.py       which settings are better? A search by Optuna, or all of a grid
 trial.py        one run of it: finetune.py up to its last epoch
 search_page.py  what came out of it, as a table and a page
@@ -10,6 +12,7 @@ compare.py      which of two models is better, review by review
 behaviour.py    does it understand? Sentences in families
 calibration.py  how sure a model is, and how often it is right
 explain.py      why did it say so? Each word's share in the decision
+tensorboard.py  a run's curves in TensorBoard, while it goes on
 report.py       a page about a model: curves, certainty, mistakes
 kept.py         what finetune.py and evaluate.py have left behind, read again
 charts.py       the pictures on that page

@@ -47,6 +47,17 @@ def log_ratios(counts, smoothing=1.0):
     return numpy.log(inside / inside.sum(axis=0)) - numpy.log(outside / outside.sum(axis=0))
 
 
+def how_telling(there, labels, classes):
+    """The scale of each word's column, [V]. there: [N, V], 1 where a text has a word.
+
+    Naive Bayes takes each word for a witness of its own, though "waste" and "waste of" say the
+    same. So it only sets a scale. The regression pulls all weights toward 0, and a telling word,
+    whose column is larger, gets by with a smaller weight (Wang and Manning 2012).
+    """
+    counts = there.T @ numpy.eye(classes)[labels]  # [V, C]
+    return abs(log_ratios(counts)).max(axis=1).astype(numpy.float32)
+
+
 def train_baseline(splits, names):
     """Learn from train. Returns (classify, weights, words, the strength that validation chose).
 
@@ -72,11 +83,7 @@ def train_baseline(splits, names):
         # are larger by chance alone, would seem more sure.
         return normalize(vectors.transform(texts))  # [N, V]
 
-    counts = there.T @ numpy.eye(len(names))[train["labels"]]  # [V, C]
-    # Naive Bayes takes each word for a witness of its own, though "waste" and "waste of" say the
-    # same. So it only sets a scale. The regression pulls all weights toward 0, and a telling word,
-    # whose column is larger, gets by with a smaller weight (Wang and Manning 2012).
-    scale = abs(log_ratios(counts)).max(axis=1).astype(numpy.float32)  # [V]
+    scale = how_telling(there, train["labels"], len(names))  # [V]
     table = normalize(there).multiply(scale).tocsr()  # [N, V]
     held_out, answers = read(validation["texts"]), torch.as_tensor(validation["labels"])
     # 30 steps are not all the way, and keep it to seconds.

@@ -29,7 +29,7 @@ from statistics import mean
 from extras.search_page import conclude, shown
 from extras.trial import Failed, folder_of, train
 from support.banner import in_words
-from support.errors import UserError, check_counts, make_parser, run_command
+from support.errors import UserError, check_counts, extra_packages, make_parser, run_command
 from support.files import only_writer
 from support.options import parse_arguments
 
@@ -90,10 +90,11 @@ def open_study(args, rest, knobs, direction):
         storage=f"sqlite:///{args.folder}/study.db",
         study_name=shlex.join([*args.vary, *["--grid"] * args.grid, "--", *rest]),
         direction=direction,
-        # Stop a trial that, at its epoch, is worse than half of those before. A grid compares, so
-        # all its runs end. Runs of different length cannot be compared in the middle.
+        # Stop a trial that, from its second epoch on, is worse than half of those before. (In the
+        # first one most are no better than chance.) A grid compares, so all its runs end. Runs of
+        # different length cannot be compared in the middle.
         pruner=optuna.pruners.NopPruner() if args.grid or "epochs" in knobs
-        else optuna.pruners.MedianPruner(n_startup_trials=4),
+        else optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
         load_if_exists=True,
     )
     # A trial that was killed is begun again: its runs go on from their checkpoints.
@@ -125,7 +126,7 @@ def run_trial(study, trial, commands, root, key):
             found.append(train(words, folder, watch))
         except optuna.TrialPruned:
             print("stopped: at this epoch half of the others were better")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder)  # it was not the best, and would take hundreds of MB
             return study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         except Failed as error:
             print(f"this setting failed: {error}")
@@ -159,10 +160,8 @@ def main():
     parser.add_argument("--folder", default="search", help="where it all goes (default: search)")
     args, rest = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     check_counts(args, "trials", *["test"] * bool(args.test))
-    try:
+    with extra_packages():
         knobs, repeats = read_space(args.vary, rest, args.grid)
-    except ImportError as error:
-        raise UserError("a search needs optuna: pip install -r requirements-extra.txt") from error
     args.grid = args.grid or not knobs
     select = parse_arguments("", rest).select
     Path(args.folder).mkdir(parents=True, exist_ok=True)

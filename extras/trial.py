@@ -25,12 +25,17 @@ class Failed(UserError):
 
 
 class Watched(Run):
-    """A run that tells its validation figures after each epoch; it ends if `watch` raises."""
+    """A run that tells its figures after each epoch but the last; it ends if `watch` raises."""
 
     def add_epoch(self, figures):
         better = super().add_epoch(figures)
-        self.watch(self.epochs_done, figures)
+        self.tell()
         return better
+
+    def tell(self):
+        """Tell the figures of the newest epoch."""
+        if 0 < self.epochs_done < self.args.epochs:
+            self.watch(self.epochs_done, self.epochs[-1]["validation"])
 
 
 def folder_of(words, root):
@@ -55,8 +60,7 @@ def train(words, folder, watch):
         same = what_matters(args, facts, splits, model, FREE)
         run = Watched(args, facts, same, saved, facts["steps_per_epoch"] * args.epochs)
         run.watch = watch
-        for line in run.epochs:
-            watch(line["epoch"], line["validation"])
+        run.tell()  # of a run that goes on
         try:
             with run, out_of_memory(halve(args)):
                 fine_tune(model, tokenizer, splits, facts["labels"], args, device, precision, run)

@@ -145,7 +145,7 @@ def test_a_hopeless_trial_is_stopped_and_one_that_fails_is_passed_over(tmp_path,
         if len(tried) == 3:
             raise trial.Failed("the loss is nan")
         figures = {"accuracy": 0.9 if len(tried) < 7 else 0.6, "n": 100}
-        for epoch in (1, 2):
+        for epoch in (1, 2, 3):
             watch(epoch, figures)
         (folder / "finished").touch()
         return figures

@@ -1,0 +1,81 @@
+"""Which labels may be wrong, and which words tell the classes apart?
+
+Teaches   how to find wrong labels without reading all rows (confident learning, Northcutt et al.
+          2021). A plain model that counts words learns from four fifths of the rows and judges the
+          last fifth, five times. Where it finds the label of a row unlikely, the row is hard or its
+          label is wrong.
+After     extras.baseline. extras.explore shows what comes out.
+
+The fifths are runs of neighbouring rows of each label, as in dataset.hold_out(): with random ones
+the model would know the film.
+"""
+
+import csv
+import io
+from collections import Counter
+
+import numpy
+from tqdm import tqdm
+
+from extras.baseline import WORD, how_telling
+from support.errors import extra_packages
+from support.files import write_whole
+
+FOLDS = 5
+
+
+
+def doubt(texts, labels, count):
+    """The rows whose label a model that has not seen them finds least likely.
+
+    Returns ([(row, probability of its label, the class it would say), ...], the most doubted first;
+    telling, the words with the largest weights of each class). Of a class with one row nothing can
+    be said: then the first list is empty.
+    """
+    with extra_packages():
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold
+        from sklearn.preprocessing import normalize
+    labels, classes = numpy.asarray(labels), max(labels) + 1  # [N]
+    vectors = CountVectorizer(
+        binary=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD, dtype=numpy.float32
+    )
+    try:
+        there = vectors.fit_transform(texts)  # [N, V]
+    except ValueError:
+        return [], {}  # no word stands in two texts
+    rows, model = normalize(there), LogisticRegression(C=10, max_iter=300)
+
+    def learn(some):
+        scale = how_telling(there[some], labels[some], classes)  # [V]
+        model.fit(rows[some].multiply(scale).tocsr(), labels[some])
+        return scale
+
+    folds = min(FOLDS, *Counter(labels.tolist()).values())
+    likely = numpy.ones((len(labels), classes))  # [N, C]
+    if folds > 1:
+        parts = StratifiedKFold(folds).split(rows, labels)  # not shuffled: in runs
+        for train, held_out in tqdm(parts, "judging labels", folds, leave=False, unit=" fold"):
+            scale = learn(train)
+            likely[held_out] = model.predict_proba(rows[held_out].multiply(scale).tocsr())
+    own = likely[numpy.arange(len(labels)), labels]  # [N]
+    doubted = [(i, own[i], likely[i].argmax()) for i in own.argsort(kind="stable")[:count]]
+    scale = learn(numpy.arange(len(labels)))
+    weights = model.coef_ * scale  # [C, V]
+    # Of two classes it has one row: what speaks for the second speaks against the first.
+    weights = numpy.concatenate([-weights, weights]) if len(weights) == 1 else weights
+    words = vectors.get_feature_names_out()  # [V]
+    telling = {c: words[row.argsort()[::-1][:20]].tolist() for c, row in enumerate(weights)}
+    return doubted if folds > 1 else [], telling
+
+
+def save_doubted(path, doubted, split, names):
+    """Write the doubted rows as CSV: row (from 1, in the file), label, probability, says, text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["row", "label", "probability", "says", "text"])
+    for i, own, other in doubted:
+        label = names[split["labels"][i]]
+        writer.writerow([split["rows"][i], label, f"{own:.4f}", names[other], split["texts"][i]])
+    write_whole(path, buffer.getvalue())

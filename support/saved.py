@@ -42,8 +42,13 @@ def write_run(folder, run):
 
 
 def model_card(run):
-    """The README.md of a saved model, made from its run.json: what it is, how good, how to use."""
-    arguments, results = run["arguments"], run["results"]
+    """The README.md of a saved model, made from its run.json: what it is, how good, how to use.
+
+    It opens with what the hub reads: its figures ("model-index"), what it was made of, for what.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    arguments, results, measured = run["arguments"], run["results"], []
     rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
     figures = ""
     for role in ("validation", "test"):
@@ -51,16 +56,33 @@ def model_card(run):
             interval = "{:.2%} to {:.2%}".format(*found["accuracy_interval"])
             figures += f"{role}: accuracy {found['accuracy']:.2%} (95 % interval {interval}, "
             figures += f"n = {found['n']:,}), macro F1 {found['macro_f1']:.2%}\n\n"
+            for key, kind in (("accuracy", "accuracy"), ("macro_f1", "f1"), ("loss", "loss")):
+                name = f"{key.replace('_f1', ' F1')}, n = {found['n']:,}"
+                name += f", 95 % interval {interval}" * (key == "accuracy")
+                measured.append((role, kind, name, round(found[key], 4)))
     # A folder of this machine tells nobody anything, and perhaps too much.
     local = os.path.isabs(arguments["model"]) or arguments["demo"]
     model = Path(arguments["model"]).name if local else arguments["model"]
-    base = "" if local else f"base_model: {json.dumps(arguments['model'])}\n"
+    data = Path(arguments["data"]).name if os.path.isabs(arguments["data"]) else arguments["data"]
+    title, task = f"{model}, fine-tuned on {Path(data).name}", "text-classification"
+    # A rehearsal's figures say nothing: the hub is not told of them.
+    results = [
+        EvalResult(task, data, Path(data).stem, kind, value, dataset_split=role, metric_name=name)
+        for role, kind, name, value in ([] if arguments["demo"] else measured)
+    ]
+    head = ModelCardData(
+        model_name=title,
+        eval_results=results or None,
+        base_model=None if local else arguments["model"],
+        datasets=None if data != arguments["data"] or arguments["demo"] else [data],
+        library_name="transformers",
+        pipeline_tag=task,
+    )
     return f"""---
-pipeline_tag: text-classification
-library_name: transformers
-{base}---
+{head.to_yaml()}
+---
 
-# {model}, fine-tuned on {Path(arguments["data"]).name}
+# {title}
 
 Tells {" / ".join(run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from conftest import make_model, run_script
 from test_app import serving
+from huggingface_hub import ModelCard
 from transformers import pipeline
 
 from model import load_pretrained
 from predict import Classifier
 from support.errors import UserError
 from support.pretrained import SPACE, find_model, save_tokenizer
-from support.saved import read_run
+from support.saved import model_card, read_run
 
 CPU = torch.device("cpu")
 TEXTS = ["good film", "bad plot , not good", "the acting isn't long", "loved it ! " * 40]
@@ -184,3 +185,27 @@ def test_no_saved_file_but_run_json_knows_where_it_was_made(workplace, tmp_path)
             assert str(workplace).encode() not in path.read_bytes(), path.name
     card = (out / "README.md").read_text()
     assert "base_model" not in card and "# encoder, fine-tuned on good.csv" in card
+
+
+def test_the_hub_reads_the_measured_figures_in_a_model_card(rehearsed):
+    """They stand on the model's page there, with their data, their n and their interval."""
+    run = json.loads((rehearsed[0] / "run.json").read_text())
+    assert ModelCard(model_card(run)).data.eval_results is None, "a rehearsal's say nothing"
+    run["arguments"] |= {"demo": False, "data": "stanfordnlp/imdb", "model": "org/encoder"}
+    card = ModelCard(model_card(run))  # raises where the hub's form is not kept
+    assert card.data.base_model == "org/encoder" and card.data.datasets == ["stanfordnlp/imdb"]
+    found = {(one.dataset_split, one.metric_type): one for one in card.data.eval_results}
+    assert len(found) == 6
+    for role in ("validation", "test"):
+        figures = run["results"][role]
+        for key, kind in (("accuracy", "accuracy"), ("macro_f1", "f1"), ("loss", "loss")):
+            one = found[role, kind]
+            assert one.metric_value == pytest.approx(figures[key], abs=5e-5)
+            assert one.dataset_type == "stanfordnlp/imdb"
+            assert f"n = {figures['n']:,}" in one.metric_name
+    assert "95 % interval" in found["test", "accuracy"].metric_name
+    run["arguments"] |= {"data": "/home/me/tickets.csv", "model": "/home/me/encoder"}
+    run["labels"] = ["a: b", "[c]", "'d'"]  # signs that mean something in YAML
+    card = ModelCard(model_card(run))
+    assert card.data.datasets is None and "/home" not in str(card)
+    assert card.data.eval_results[0].dataset_type == "tickets.csv"

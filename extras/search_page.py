@@ -58,7 +58,9 @@ def conclude(study, args, commands_of, select):
     print("\nchosen by validation, not by test")
     for row in [header, *rows]:
         print(f"{row[0]:{wide}}" + "".join(f"{cell:>12}" for cell in row[1:]))
-    best = shlex.join(["python", "finetune.py", *commands_of(ranked[0].params)[0]])
+    repeats = sum(word.startswith(("seed=", "fold=")) for word in args.vary)  # their words come last
+    words = commands_of(ranked[0].params)[0]
+    best = shlex.join(["python", "finetune.py", *words[: len(words) - repeats]])
     print(f"\nthe best: {best}")
     parts = [card("The best", f"<p><code>{text(best)}</code></p>", note=luck(ranked[0], select))]
     if len(study.trials) > 1:

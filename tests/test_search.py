@@ -181,10 +181,13 @@ def test_the_table_names_a_row_of_seeds_alone_and_shows_losses_as_losses(tmp_pat
         params={}, value=0.35, user_attrs={"values": [0.3, 0.4], "reviews": 10}, state=state
     )
     study = SimpleNamespace(trials=[one], best_trial=one)
-    args = SimpleNamespace(test=None, grid=True, folder=tmp_path)
-    search_page.conclude(study, args, lambda params: [["--select", "loss"]], "loss")
-    row = re.search(r"^\(as typed\) +0.3500 +0.0707 +2$", capsys.readouterr().out, re.M)
+    args = SimpleNamespace(test=None, grid=True, folder=tmp_path, vary=["seed=1,2", "fold=1/2,2/2"])
+    words = ["--select", "loss", "--seed=1", "--fold=1/2"]
+    search_page.conclude(study, args, lambda params: [words], "loss")
+    printed = capsys.readouterr().out
+    row = re.search(r"^\(as typed\) +0.3500 +0.0707 +2$", printed, re.M)
     assert row, "mean and deviation of two runs"
+    assert "the best: python finetune.py --select loss\n" in printed, "seeds were not chosen"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def conclude(study, args, commands_of, select):
     print("\nchosen by validation, not by test")
     for row in [header, *rows]:
         print(f"{row[0]:{wide}}" + "".join(f"{cell:>12}" for cell in row[1:]))
-    repeats = sum(word.startswith(("seed=", "fold=")) for word in args.vary)  # their words come last
+    # Seeds and folds were not chosen; their words come last.
+    repeats = sum(word.startswith(("seed=", "fold=")) for word in args.vary)
     words = commands_of(ranked[0].params)[0]
     best = shlex.join(["python", "finetune.py", *words[: len(words) - repeats]])
     print(f"\nthe best: {best}")
@@ -81,7 +82,7 @@ def luck(best, select):
         n = best.user_attrs["reviews"]
         low, high = wilson_interval(round(best.value * n), n)
         what += f" {n:,} reviews tell an accuracy within {low:.2%} to {high:.2%} (95 % interval): "
-        what += "settings nearer to each other than that are as good as equal."
+        what += "differences that are small beside this may be luck."
     return what
 
 

@@ -67,6 +67,7 @@ def main():
         raise UserError(f"{args.folder} has no history.jsonl: name a folder of finetune.py --out")
     with extra_packages():
         from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
     events = Path(args.folder, "tensorboard")
     shutil.rmtree(events, ignore_errors=True)  # of before: else each point would be there twice
     if is_begun(args.folder):
@@ -82,8 +83,10 @@ def main():
             for name, value in found.items():
                 writer.add_scalar(name, value, step)
             writer.add_text("command", command_line(run["arguments"], len(run["labels"])))
-            # TensorBoard's table of runs: their options beside what came out.
-            writer.add_hparams(typed, found, run_name=".")
+            # TensorBoard's table of runs: their options beside what came out. (add_hparams() would
+            # write a second file that starts at step 0, and TensorBoard would forget the first.)
+            for part in hparams(typed, found):
+                writer.file_writer.add_summary(part)
     print(f"{events}: tensorboard --logdir {args.folder} shows it")
 
 

@@ -42,6 +42,19 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FAMILIES = ("distilbert", "bert", "roberta", "modernbert")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out, unless asked for with -m slow, or by file")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the slow tests out where nothing else was asked for: all others take three minutes."""
+    named = any(Path(argument.partition("::")[0]).is_file() for argument in config.args)
+    if not (named or config.option.markexpr):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     """A WordPiece tokenizer with some thirty words."""

@@ -1,10 +1,14 @@
 """The curves of a run, as TensorBoard reads them."""
 
+import contextlib
+import re
 import shutil
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
-from conftest import run_script
+from conftest import PROJECT, run_script
 
 from extras import tensorboard
 from extras.kept import read_history
@@ -87,3 +91,33 @@ def test_a_folder_without_a_history_gets_one_line(tmp_path):
     done = run_script("extras.tensorboard", tmp_path)
     assert done.returncode == 2 and "has no history.jsonl" in done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_the_ten_lines_on_the_page_pass_on_every_step(name, rehearsed, tmp_path, monkeypatch):
+    """The packages are not installed here: what would be told to them is noted instead."""
+    page = (PROJECT / "docs" / "curves.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"^```python\n(import json\nimport {name}\n.*?)^```$", page, re.M | re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    told = []
+
+    @contextlib.contextmanager
+    def begin(**how):
+        yield SimpleNamespace(log=log, summary={})
+
+    def log(numbers, step):
+        assert all(isinstance(value, (int, float)) for value in numbers.values())
+        told.append((step, numbers))
+
+    module = SimpleNamespace(start_run=begin, init=begin, log_metrics=log)
+    module.log_params = module.log_metric = lambda *_: None
+    monkeypatch.setitem(sys.modules, name, module)
+    shutil.copytree(rehearsed[0], tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    steps, epochs = read_history(tmp_path / "model")
+    assert len(told) == len(steps) + len(epochs)
+    losses = [(step, numbers["loss"]) for step, numbers in told if "loss" in numbers]
+    assert losses == [(line["step"], line["loss"]) for line in steps]
+    accuracies = [one["validation_accuracy"] for _, one in told if "validation_accuracy" in one]
+    assert accuracies == [line["validation"]["accuracy"] for line in epochs]

@@ -210,7 +210,7 @@ def test_nothing_else_lies_at_the_top_level():
     paths = [path for path in listed.stdout.split("\0") if path and (PROJECT / path).exists()]
     top = {path.split("/")[0] for path in paths}
     wanted = {f"{name}.py" for name in CHAPTERS} | {"support", "extras", "tests", "docs"}
-    wanted |= {"README.md", "LICENSE", "constraints.txt", "tutorial.ipynb"}
+    wanted |= {"README.md", "LICENSE", "constraints.txt", "tutorial.ipynb", "Dockerfile"}
     wanted |= {f"requirements{kind}.txt" for kind in ("", "-dev", "-extra")}
     assert {name for name in top if not name.startswith(".")} == wanted
 

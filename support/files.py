@@ -64,6 +64,8 @@ def whole_files(folder, last):
     folder = Path(folder)
     with new_folder(folder) as temporary:
         yield temporary
+        for path in temporary.iterdir():  # safetensors lets nobody but the owner read what it writes
+            shutil.copymode(temporary / last, path)
         flush_to_disk(*temporary.iterdir())
         (folder / last).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):

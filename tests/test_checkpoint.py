@@ -112,6 +112,12 @@ def test_a_run_killed_while_saving_leaves_no_mixture_of_two_models(saved, monkey
     assert sorted(path.name for path in folder.iterdir()) == sorted((*FILES, "README.md"))
 
 
+def test_whoever_may_read_the_folder_may_read_the_weights(saved):
+    """A server often runs as another user than the one who trained."""
+    modes = {path.name: path.stat().st_mode & 0o777 for path in saved[0].iterdir()}
+    assert modes["model.safetensors"] == modes["run.json"], modes
+
+
 def test_the_saved_folder_holds_no_pickle_and_no_leftovers(saved):
     """A pickle can run code when it is opened; a stranger should be able to open our models."""
     folder, _ = saved

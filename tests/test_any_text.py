@@ -120,6 +120,7 @@ def test_a_prediction_does_not_depend_on_its_company(rows, batch_size):
 
 # ------------------------------------------------------------------------------ much text
 @pytest.mark.parametrize("kind", ["words", "one word", "emoji", "nothing"])
+@pytest.mark.slow
 def test_five_megabytes_in_one_review_take_seconds(tokenizer, kind):
     """Somebody will paste a book, or the base64 of one."""
     text = {"words": "good film , ", "one word": "x", "emoji": "\U0001f600", "nothing": " \u200b"}

@@ -15,6 +15,8 @@ from load_app import measure
 from extras import api, app
 from predict import Classifier
 
+pytestmark = pytest.mark.slow
+
 REVIEWS = ["I regret watching this film", "Not terrible, it's great!", "A dull, tedious plot."]
 
 

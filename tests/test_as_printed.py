@@ -144,6 +144,7 @@ def test_most_commands_show_their_own_step():
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_every_file_shows_what_its_docstring_says(path, copied):
     """Under "Shows" stand a command and lines of its output, in their order; "..." leaves some out.
 
@@ -162,6 +163,7 @@ def test_every_file_shows_what_its_docstring_says(path, copied):
         assert line == "          ..." or simplify(line) in rest, (command, line, output)
 
 
+@pytest.mark.slow
 def test_the_pages_commands_without_network_run_as_printed(copied):
     """In their order."""
     # (Others are run by test_parallel.py, test_app.py and test_search.py.)

@@ -58,6 +58,7 @@ def test_a_pair_counts_when_both_are_right(tmp_path, capsys):
             print_pairs(None, NAMES, path)
 
 
+@pytest.mark.slow
 def test_the_command_asks_the_sentences_or_the_pairs(rehearsed, tmp_path):
     """On a saved model, in fp32 unless asked otherwise; what is wrong is one line."""
     words, results = ("extras.behaviour", "--model", rehearsed[0]), tmp_path / "figures.json"

@@ -45,6 +45,7 @@ def test_the_made_up_test_reviews_share_no_sentence_with_train():
     assert not sentences["train"] & sentences["test"]
 
 
+@pytest.mark.slow
 def test_shuffled_labels_teach_nothing(tmp_path):
     """If a model scored well after training on noise, the test would be leaking.
 
@@ -134,6 +135,7 @@ def test_predict_takes_arguments_lines_and_files_and_agrees_with_itself(rehearse
     assert rows[1]["predicted"] == rows[1]["score"] == ""
 
 
+@pytest.mark.slow
 def test_predict_imports_nothing_that_loading_the_model_does_not(rehearsed):
     """Starting is nearly all of the time that one sentence takes: seconds, against a tenth of one.
 
@@ -164,6 +166,7 @@ def test_predict_imports_nothing_that_loading_the_model_does_not(rehearsed):
     assert len(at_work) < 30, sorted(at_work)
 
 
+@pytest.mark.slow
 def test_any_text_gets_an_answer_and_any_row_keeps_its_place(rehearsed, tmp_path):
     """Half an emoji, a row without the column, a number for a text: no reason to stop."""
     texts = [

@@ -103,6 +103,7 @@ def test_the_gap_is_within_a_hundredth_on_twenty_reviews(rehearsed):
         assert sum(found["shares"].values()) + found["gap"] == pytest.approx(moved, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_words_it_names_matter_more_than_others(rehearsed):
     """Of 100 reviews: leave out the three words with the largest shares, or three at random."""
     classifier, generator = Classifier(rehearsed[0], CPU), torch.Generator().manual_seed(0)

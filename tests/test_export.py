@@ -11,6 +11,8 @@ from extras import export
 from model import load_model
 from support.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 onnxruntime = pytest.importorskip("onnxruntime")
 
 

@@ -200,6 +200,7 @@ def test_threads_that_share_a_model_do_not_get_each_other_s_answers():
             assert all(map(torch.equal, pool.map(answer, rows), alone))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_answers():
     """--compile translates the hooks as well, in one piece."""
     model = make_model(loud=True).eval()
@@ -298,6 +299,7 @@ def test_a_cpu_that_computes_whole_numbers_wrong_is_noticed(monkeypatch):
 
 
 # ------------------------------------------------------------------------------ memory
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_of_a_file(tmp_path):
     """A file of a million reviews has to fit where a file of a thousand does: rows stream through,
     a chunk at a time. (The model is left out here, which sees one chunk whatever the file.)
@@ -330,6 +332,7 @@ def peak_of(work):
     return peak, size, kept
 
 
+@pytest.mark.slow
 def test_texts_of_a_large_file_are_not_held_in_memory(tmp_path):
     """A million rows of 60 words are 400 MB. To draw 2,000 of them takes some numbers for each row,
     and of their texts only those that were drawn.
@@ -384,6 +387,7 @@ def test_large_lists_are_lists_to_those_who_use_them():
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("train_layers", [None, 0, 1, 2])
 @pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.slow
 def test_flops_are_those_that_pytorch_counts(family, train_layers, narrow):
     """PyTorch's own counter watches a forward and a backward pass, whatever of it is frozen."""
     model = make_model(family, dropout=0.0).train()
@@ -452,6 +456,7 @@ def test_the_time_that_is_left_is_said_once_and_follows_from_tokens(
 
 
 # ------------------------------------------------------------------------------ the benchmark
+@pytest.mark.slow
 def test_a_benchmark_counts_what_each_contender_computes(rehearsed, tmp_path):
     """The same reviews for all; one pads to the maximum, one to the longest, one by length."""
     folder, _ = rehearsed

@@ -222,6 +222,7 @@ def test_text_that_spills_into_columns_without_a_name_is_said(tmp_path):
     assert any("1 rows go on in columns" in note for note in load_source(str(path)).notes)
 
 
+@pytest.mark.slow
 def test_standard_input_is_read_strictly(rehearsed):
     """Where no locale is set Python lets any bytes pass, and the model is asked about rubbish."""
     words = [sys.executable, "predict.py", "--model", str(rehearsed[0])]

@@ -50,6 +50,7 @@ def test_the_notebook_imports_the_chapters_and_repeats_none_of_their_code():
         assert not again, (path.name, again)
 
 
+@pytest.mark.slow
 def test_every_cell_runs_on_a_machine_without_a_gpu(tmp_path):
     """As Jupyter runs it, with the rehearsal, in a copy of the project: within a minute."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")

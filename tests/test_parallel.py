@@ -17,6 +17,8 @@ from evaluate import predict_logits
 from extras.kept import read_history
 from support import devices
 
+pytestmark = pytest.mark.slow
+
 # 91 reviews in micro-batches of 7: windows of 3 and a last one of a single micro-batch; 3 processes
 # share out 7 rows unevenly, and two of them get none of a micro-batch of one row.
 RAGGED = "--demo --subset 92 --epochs 2 --head-epochs 1 --batch-size 7 --accumulate 3".split()

@@ -13,6 +13,8 @@ from test_app import REVIEWS, serving
 
 from docs import pictures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", sorted(pictures.DRAWN))
 def test_no_picture_is_older_than_its_figures(name):

@@ -165,6 +165,7 @@ def test_the_page_needs_no_network_and_runs_nothing(page):
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_the_page_fits_a_phone_and_a_screen(page, browser, width, scheme):
     """No scrolling to the side, no error, no request; the words can be told from the paper."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -236,6 +237,7 @@ DAMAGE = {
 @pytest.mark.parametrize(
     "name, damage", [(name, damage) for name, kinds in DAMAGE.items() for damage in kinds], ids=str
 )
+@pytest.mark.slow
 def test_damaged_files_are_named_in_one_line(rehearsed, tmp_path, name, damage):
     """Whatever a file holds: no traceback, and no page of nonsense."""
     folder = shutil.copytree(rehearsed[0], tmp_path / "model")

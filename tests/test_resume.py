@@ -19,6 +19,8 @@ from support import runs, unfinished
 from support.files import write_whole
 from support.runs import only_run
 
+pytestmark = pytest.mark.slow
+
 # Dropout, accumulation with a short last window, two phases. 48 reviews are 24 micro-batches and 8
 # steps an epoch; a checkpoint at each look, which here is every third step.
 WORDS = "--model encoder --data good.csv --max-length 20 --epochs 3 --batch-size 2 --accumulate 3 "

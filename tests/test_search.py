@@ -92,6 +92,7 @@ def test_a_search_does_not_touch_test_and_its_command_repeats_its_best(tmp_path,
 
 
 @pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.slow
 def test_a_search_that_was_killed_loses_and_repeats_nothing(grid, tmp_path):
     """kill -9 in the middle of the second trial; in the end all is as if it had not happened."""
     knobs = ("lr=1e-3,2e-3,3e-3", "--grid") if grid else ("lr=1e-4..1e-2", "--trials", "3")

@@ -12,6 +12,8 @@ from conftest import PROJECT, run_script
 
 from support.unfinished import find_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def test_ctrl_c_says_which_command_goes_on_and_it_does(tmp_path):
     """An evening's work must not be lost because the laptop must move (more in test_resume.py)."""

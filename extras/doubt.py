@@ -12,7 +12,6 @@ the model would know the film.
 
 import csv
 import io
-from collections import Counter
 
 import numpy
 from tqdm import tqdm
@@ -29,8 +28,8 @@ def doubt(texts, labels, count):
     """The rows whose label a model that has not seen them finds least likely.
 
     Returns ([(row, probability of its label, the class it would say), ...], the most doubted first;
-    telling, the words with the largest weights of each class). Of a class with one row nothing can
-    be said: then the first list is empty.
+    telling, the words with the largest weights of each class). A row is doubted where another class
+    is likelier. Both are empty where fewer than two classes have as many rows as there are folds.
     """
     with extra_packages():
         from sklearn.feature_extraction.text import CountVectorizer
@@ -52,22 +51,29 @@ def doubt(texts, labels, count):
         model.fit(rows[some].multiply(scale).tocsr(), labels[some])
         return scale
 
-    folds = min(FOLDS, *Counter(labels.tolist()).values())
-    likely = numpy.ones((len(labels), classes))  # [N, C]
-    if folds > 1:
-        parts = StratifiedKFold(folds).split(rows, labels)  # not shuffled: in runs
-        for train, held_out in tqdm(parts, "judging labels", folds, leave=False, unit=" fold"):
-            scale = learn(train)
-            likely[held_out] = model.predict_proba(rows[held_out].multiply(scale).tocsr())
-    own = likely[numpy.arange(len(labels)), labels]  # [N]
-    doubted = [(i, own[i], likely[i].argmax()) for i in own.argsort(kind="stable")[:count]]
-    scale = learn(numpy.arange(len(labels)))
+    counts, everything = numpy.bincount(labels), numpy.arange(len(labels))
+    common = numpy.flatnonzero(counts[labels] >= FOLDS)
+    likely = numpy.zeros((len(labels), classes))  # [N, C]
+    if len(set(labels[common].tolist())) < 2:
+        return [], {}
+    parts = list(StratifiedKFold(FOLDS).split(common, labels[common]))  # not shuffled: in runs
+    parts = [(common[train], common[held_out]) for train, held_out in parts]
+    # A class of a few rows may be a label with a slip in it. Such rows are judged by all others.
+    parts += [(common, rare)] if len(rare := numpy.flatnonzero(counts[labels] < FOLDS)) else []
+    for train, held_out in tqdm(parts, "judging labels", leave=False, unit=" fold"):
+        scale = learn(train)
+        found = model.predict_proba(rows[held_out].multiply(scale).tocsr())
+        likely[held_out[:, None], model.classes_] = found
+    own, says = likely[everything, labels], likely.argmax(axis=1)  # [N], [N]
+    order = [i for i in own.argsort(kind="stable") if says[i] != labels[i]]
+    doubted = [(i, own[i], says[i]) for i in order[:count]]
+    scale = learn(everything)
     weights = model.coef_ * scale  # [C, V]
     # Of two classes it has one row: what speaks for the second speaks against the first.
     weights = numpy.concatenate([-weights, weights]) if len(weights) == 1 else weights
     words = vectors.get_feature_names_out()  # [V]
     telling = {c: words[row.argsort()[::-1][:20]].tolist() for c, row in enumerate(weights)}
-    return doubted if folds > 1 else [], telling
+    return doubted, telling
 
 
 def save_doubted(path, doubted, split, names):

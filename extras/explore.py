@@ -14,14 +14,15 @@ Expect    explore.html, one file for phone, screen and paper; its most important
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy
 
 from dataset import clean, encode
 from extras import charts
-from extras.doubt import doubt, save_doubted
+from extras.doubt import FOLDS, doubt, save_doubted
 from extras.page import card, cards, document, table, text
-from support.errors import READING, check_counts, make_parser, plain, run_command, show
+from support.errors import READING, UserError, check_counts, make_parser, plain, run_command, show
 from support.files import check_target, write_whole
 from support.hub import connect_to_hub
 from support.pretrained import load_tokenizer
@@ -154,6 +155,10 @@ def main():
     parser.add_argument("--out", default="explore.html", help="(default: explore.html)")
     args = parser.parse_args()
     check_counts(args, "doubts")
+    if args.max_length < 3:
+        raise UserError(f"--max-length {args.max_length}: has to be 3 or more, [CLS] token [SEP]")
+    if args.save and Path(args.save).resolve() == Path(args.out).resolve():
+        raise UserError(f"--save {args.save}: is the page, --out; choose another name")
     check_target(args.out, args.data)
     check_target(args.save, args.data)
     charts.new_picture()  # if a package is missing, it says so before the work
@@ -163,6 +168,10 @@ def main():
     train, tokenizer = splits["train"], load_tokenizer(args.model)
     _, lengths = encode(train["texts"], tokenizer, args.max_length, "head", progress=True)
     copies = find_copies(splits)
+    counts = [train["labels"].count(c) for c in range(len(names))]
+    few = [f"{name} ({n:,})" for name, n in zip(names, counts) if n < FOLDS]
+    if few:
+        notes.append(f"classes with fewer than {FOLDS} rows: {', '.join(few)}: misspelt labels?")
     doubted, telling = doubt(train["texts"], train["labels"], args.doubts)
     page = make_page(splits, names, html, lengths, copies, doubted, telling, notes, args)
     for note in notes:
@@ -171,6 +180,8 @@ def main():
         show("copies", f"{n:,} {where}, {other:,} of them with another label")
     for cut, longer, lost in losses(lengths, sorted({*CUTS, args.max_length})):
         show(f"{cut} tokens", f"cut {longer:.1%} of the texts, and lose {lost:.1%} of all tokens")
+    if not doubted:
+        show("doubt", "no label: of each row its own is the likeliest, or there are too few rows")
     for i, own, other in doubted[:3]:
         what = f"row {train['rows'][i]} is {names[train['labels'][i]]}, or {names[other]}?"
         show("doubt", f"{what} {plain(train['texts'][i])[:40]} ...")

@@ -18,7 +18,6 @@ folds are no settings: a trial has a run for each, and the mean of their validat
 
 import itertools
 import random
-import re
 import shlex
 import shutil
 import sys
@@ -26,58 +25,15 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from extras.search_page import conclude, shown
-from extras.trial import Failed, folder_of, train
+from extras.search_page import conclude
+from extras.trial import folder_of, in_words_of, mark_of, read_space, train
 from support.banner import in_words
-from support.errors import UserError, check_counts, extra_packages, make_parser, run_command
+from support.errors import Hopeless, UserError, check_counts, extra_packages, make_parser
+from support.errors import run_command
 from support.files import only_writer
 from support.options import parse_arguments
 
-REPEATS = ("seed", "fold")
 FIGURE = {"accuracy": "accuracy", "f1": "macro_f1", "loss": "loss"}  # by what --select is called
-
-
-# ------------------------------------------------------------------------------ what to try
-def read_space(typed, rest, grid):
-    """Returns (knobs, repeats): {option: Optuna's distribution}; [((option, value), ...), ...].
-
-    typed: such as ["lr=1e-5..2e-4", "seed=1,2"]. rest: the words for finetune.py. Each value is
-    tried as a word of its command line, before hours are spent on the first. Raises UserError.
-    """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    knobs, repeats = {}, {}
-    for name, _, values in (word.partition("=") for word in typed):
-        ends, some = values.split(".."), values.split(",")
-        if "" in some + ends or len(set(some)) < len(some) or name in {*knobs, *repeats}:
-            how = "option=value,value or option=low..high, each once: lr=1e-5..2e-4 seed=42,43"
-            raise UserError(f"{name}={values}: say what to vary as {how}")
-        for value in ends if len(ends) == 2 else some:
-            args = parse_arguments("", [*rest, f"--{name}={value}"])
-            if args.resume or args.overwrite or args.out != ("demo" if args.demo else "model"):
-                raise UserError("leave out --out, --resume and --overwrite; there is --folder")
-        if len(ends) == 1:
-            knobs[name] = CategoricalDistribution(some)
-            if name in REPEATS:
-                repeats[name] = [(name, value) for value in some]
-                del knobs[name]
-        elif grid or name in REPEATS:
-            raise UserError(f"{name}={values}: write a list here, such as {name}={','.join(ends)}")
-        else:
-            try:
-                whole = all(re.fullmatch("[0-9]+", value) for value in ends)
-                low, high = map(int if whole else float, ends)
-                # From 1e-5 to 2e-5 is as far as from 1e-4 to 2e-4: rates count by factors.
-                log = low > 0 and (name == "lr" or high / low >= 10)
-                knobs[name] = (IntDistribution if whole else FloatDistribution)(low, high, log=log)
-            except ValueError as error:
-                raise UserError(f"{name}={values} is no range of numbers ({error})") from error
-    return knobs, list(itertools.product(*repeats.values()))
-
-
-def in_words_of(setting):
-    """{option: value} as the words of a command."""
-    return [f"--{name}={shown(value)}" for name, value in setting.items()]
 
 
 # ------------------------------------------------------------------------------ the study
@@ -86,17 +42,24 @@ def open_study(args, rest, knobs, direction):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{args.folder}/study.db",
-        study_name=shlex.join([*args.vary, *["--grid"] * args.grid, "--", *rest]),
-        direction=direction,
-        # Stop a trial that, from its second epoch on, is worse than half of those before. (In the
-        # first one most are no better than chance.) A grid compares, so all its runs end. Runs of
-        # different length cannot be compared in the middle.
-        pruner=optuna.pruners.NopPruner() if args.grid or "epochs" in knobs
-        else optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-        load_if_exists=True,
-    )
+    # Stop a trial that, from its second epoch on, is worse than half of those before. (In the first
+    # one most are no better than chance.) A grid compares, so all its runs end. And runs of
+    # different length cannot be compared in the middle: without --epochs the recipe decides it.
+    differ = "epochs" in knobs or parse_arguments("", rest).epochs is None
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+    path = f"{args.folder}/study.db"
+    words = [args.mark, *args.vary, *["--grid"] * args.grid, "--", *rest]
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name=shlex.join(words),
+            direction=direction,
+            pruner=optuna.pruners.NopPruner() if args.grid or differ else pruner,
+            load_if_exists=True,
+        )
+    except Exception as error:  # of sqlite, sqlalchemy or optuna: a damaged file has many names
+        what = f"{path} cannot be read ({type(error).__name__})"
+        raise UserError(f"{what}: delete it; runs that are done are taken over") from error
     # A trial that was killed is begun again: its runs go on from their checkpoints.
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         study.enqueue_trial(trial.params)
@@ -109,13 +72,13 @@ def open_study(args, rest, knobs, direction):
     return study, len(settings)
 
 
-def run_trial(study, trial, commands, root, key):
+def run_trial(study, trial, commands, args, key):
     """All runs of a trial, one for each seed and fold. What comes out is told to the study."""
     import optuna
 
     found = []
     for number, words in enumerate(commands):
-        folder = folder_of(words, root)
+        folder = folder_of(words, args)
 
         def watch(epoch, figures, number=number):
             trial.report(figures[key], 1000 * number + epoch)
@@ -128,12 +91,17 @@ def run_trial(study, trial, commands, root, key):
             print("stopped: at this epoch half of the others were better")
             shutil.rmtree(folder)  # it was not the best, and would take hundreds of MB
             return study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except Failed as error:
+        except UserError as error:
+            # Of an option that is varied, or of a loss that is no number: another setting may do.
+            own = any(f"--{name} " in str(error) for name in trial.params)
+            if not (own or isinstance(error, Hopeless)):
+                raise
             print(f"this setting failed: {error}")
             trial.set_user_attr("error", str(error))
             return study.tell(trial, state=optuna.trial.TrialState.FAIL)
     trial.set_user_attr("values", [one[key] for one in found])
-    trial.set_user_attr("reviews", found[0]["n"])
+    folds = any(word.startswith("--fold=") for word in commands[0])  # others judge the same rows
+    trial.set_user_attr("reviews", sum(one["n"] for one in found) if folds else found[0]["n"])
     return study.tell(trial, mean(one[key] for one in found))
 
 
@@ -163,7 +131,10 @@ def main():
     with extra_packages():
         knobs, repeats = read_space(args.vary, rest, args.grid)
     args.grid = args.grid or not knobs
-    select = parse_arguments("", rest).select
+    usual = parse_arguments("", rest)
+    select, args.mark = usual.select, mark_of(usual)
+    if not args.folder.strip() or {*"?%"} & {*args.folder} or Path(args.folder).is_file():
+        raise UserError(f"--folder {args.folder!r}: name a folder, without ? and %")
     Path(args.folder).mkdir(parents=True, exist_ok=True)
     with only_writer(Path(args.folder, ".lock"), f"--folder {args.folder}"):
         direction = "minimize" if select == "loss" else "maximize"
@@ -182,7 +153,7 @@ def main():
                 left = f", {in_words(each * (most - done))} are left"
             print(f"\ntrial {done + 1} of {most}{left}: {' '.join(in_words_of(trial.params))}")
             try:
-                run_trial(study, trial, commands_of(trial.params), args.folder, FIGURE[select])
+                run_trial(study, trial, commands_of(trial.params), args, FIGURE[select])
             except KeyboardInterrupt:
                 again = shlex.join(["-m", "extras.search", *sys.argv[1:]])
                 print(f"\nstopped. To go on: python {again}", file=sys.stderr)

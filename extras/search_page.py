@@ -11,18 +11,14 @@ from statistics import mean, stdev
 from evaluate import wilson_interval
 from extras import charts
 from extras.page import card, cards, document, table, text
-from extras.trial import test_run
+from extras.trial import shown, test_run
+from support.errors import UserError
 from support.files import write_whole
 
 ENOUGH = 10  # trials, to say which option matters
 
 
 # ------------------------------------------------------------------------------ the table
-def shown(value):
-    """A value of an option as it was typed; two digits of a rate are enough."""
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
 def setting_of(trial):
     return " ".join(f"{k}={shown(v)}" for k, v in trial.params.items()) or "(as typed)"
 
@@ -40,8 +36,7 @@ def conclude(study, args, commands_of, select):
     """
     trials = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not trials:
-        print("\nno trial came to its end, so none is the best")
-        return
+        raise UserError(f"no trial came to its end; to begin anew, delete {args.folder}/study.db")
     ranked = sorted(trials, key=lambda one: one.value, reverse=select != "loss")
     ranked = list({setting_of(one): one for one in ranked[::-1]}.values())[::-1]  # each once
     wide = max(22, *(len(setting_of(one)) for one in ranked))
@@ -53,7 +48,7 @@ def conclude(study, args, commands_of, select):
         rows.append([setting_of(trial), *over_runs(values, select), str(len(values))])
         if args.test is not None and (args.grid or number == 0):
             words = commands_of(trial.params)
-            found = [test_run(one, args.folder, args.test) for one in words]
+            found = [test_run(one, args) for one in words]
             rows[-1] += over_runs(found, "accuracy")
     print("\nchosen by validation, not by test")
     for row in [header, *rows]:
@@ -63,7 +58,7 @@ def conclude(study, args, commands_of, select):
     words = commands_of(ranked[0].params)[0]
     best = shlex.join(["python", "finetune.py", *words[: len(words) - repeats]])
     print(f"\nthe best: {best}")
-    parts = [card("The best", f"<p><code>{text(best)}</code></p>", note=luck(ranked[0], select))]
+    parts = [card("The best", f"<p><code>{text(best)}</code></p>", note=luck(ranked, select))]
     if len(study.trials) > 1:
         parts.append(card("All trials", draw_trials(study, select), note="Crosses: stopped early."))
     parts += [
@@ -75,13 +70,15 @@ def conclude(study, args, commands_of, select):
     print(f"{page}: open it in a browser")
 
 
-def luck(best, select):
+def luck(ranked, select):
     """How far the best figure can be trusted, in words."""
-    what = "It was chosen by validation as the best of many, so its figure there is partly luck."
+    best, what = ranked[0], ""
+    if len(ranked) > 1:
+        what = "Validation chose it as the best of many, so its figure there is partly luck. "
     if select == "accuracy":
         n = best.user_attrs["reviews"]
         low, high = wilson_interval(round(best.value * n), n)
-        what += f" {n:,} reviews tell an accuracy within {low:.2%} to {high:.2%} (95 % interval): "
+        what += f"{n:,} reviews tell an accuracy within {low:.2%} to {high:.2%} (95 % interval): "
         what += "differences that are small beside this may be luck."
     return what
 

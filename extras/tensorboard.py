@@ -10,7 +10,6 @@ Expect    a folder of events. A run that is not done yet is followed until it is
           The same for MLflow and Weights & Biases, in ten lines each: docs/curves.md.
 """
 
-import shutil
 import time
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def write_lines(writer, lines):
     """Write lines of history.jsonl as scalars, at the number of their optimizer step."""
     for line in lines:
         for key, name in (EPOCH if "train_loss" in line else STEP).items():
-            if line[key] is not None:  # under fp16 a step that was skipped has no norm
+            if isinstance(line.get(key), (int, float)):  # a step that fp16 skipped has no norm
                 writer.add_scalar(name, line[key], line["step"])
 
 
@@ -69,7 +68,8 @@ def main():
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
     events = Path(args.folder, "tensorboard")
-    shutil.rmtree(events, ignore_errors=True)  # of before: else each point would be there twice
+    for older in events.glob("events.out.tfevents.*"):  # else each point would be there twice
+        older.unlink()
     if is_begun(args.folder):
         print(f"{args.folder} is not done: following it (Ctrl-C stops that, and not the run)")
     with SummaryWriter(str(events)) as writer:

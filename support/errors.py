@@ -13,6 +13,10 @@ class UserError(Exception):
     """Something the user can mend: its message says what is wrong, where, and what to do."""
 
 
+class Hopeless(UserError):
+    """Training cannot go on with these settings; with others it may."""
+
+
 LOST = (
     "another process of this run has ended (it or torchrun says why), so this one ends too: start "
     "the run again, finetune.py and predict.py --file with --resume"
@@ -172,7 +176,7 @@ def out_of_memory(advice):
         words = ("out of memory", "can't allocate memory")  # the GPUs' and the CPU allocator's
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
             raise
-        raise UserError(f"out of memory: {advice}") from error
+        raise Hopeless(f"out of memory: {advice}") from error
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def whole_files(folder, last):
     folder = Path(folder)
     with new_folder(folder) as temporary:
         yield temporary
-        for path in temporary.iterdir():  # safetensors lets nobody but the owner read what it writes
+        for path in temporary.iterdir():  # safetensors lets the owner alone read what it writes
             shutil.copymode(temporary / last, path)
         flush_to_disk(*temporary.iterdir())
         (folder / last).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def model_card(run):
 
 # {title}
 
-Tells {" / ".join(run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
+Tells {" / ".join(f"`{name}`" for name in run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
 
 {rehearsal * arguments["demo"]}{figures}Texts are cut to {arguments["max_length"]} tokens \
 ({arguments["truncation"]}); the validation split chose the epoch, the test split was read once. \

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from support.banner import in_words, print_epoch
 from support.devices import add_up, put_back_random, random_states, rank, world
-from support.errors import UserError, plain
+from support.errors import Hopeless, UserError, plain
 from support.files import digest, flush_to_disk, new_folder, open_to_append
 from support.runs import begin, check_same, how_to_go_on
 
@@ -135,7 +135,7 @@ class Run:
             # One step with NaN or infinity makes every weight NaN, for good. Under fp16 an infinite
             # gradient is a normal event: the scaler skips that step, and scales less.
             if not math.isfinite(loss) or not (math.isfinite(norm) or fp16):
-                raise UserError(
+                raise Hopeless(
                     f"the loss is {loss} and the gradient's norm {norm} at step {line['step']} "
                     f"(epoch {self.epoch}), so training cannot go on: try a tenth of this --lr, or "
                     "--precision fp32. The best epoch before this one, if there was any, is saved"
@@ -144,7 +144,7 @@ class Run:
         # It should not skip all of them, as it does where no scale is small enough.
         if len(lines) >= LOOK_EVERY and all(line["norm"] is None for line in lines):
             what = f"no gradient was a number up to step {step}, so nothing is learned"
-            raise UserError(f"{what}: --precision fp32")
+            raise Hopeless(f"{what}: --precision fp32")
         self.add_lines(lines)
         self.bar.set_postfix(loss=f"{lines[-1]['loss']:.3f}", refresh=False)
         if self.signal:
@@ -161,7 +161,7 @@ class Run:
         It has if this one is the best so far: see best_epoch().
         """
         if not math.isfinite(figures["loss"]):
-            raise UserError("the model answers nan: try a tenth of this --lr")
+            raise Hopeless("the model answers nan: try a tenth of this --lr")
         number = self.epochs_done + 1
         steps = [x for x in self.lines if "loss" in x and x["epoch"] == number]
         # A mean over reviews: each window's loss counts as often as it has reviews.

@@ -80,11 +80,15 @@ def test_a_label_is_judged_by_a_model_that_has_not_seen_it():
     assert {i for i, *_ in doubted} == {100, 101} and all(other == 1 for *_, other in doubted)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2] + [0, 1] * 10, [0, 1]])
-def test_a_class_of_one_row_cannot_be_doubted_and_harms_nothing(labels):
-    """There is nothing to compare it with."""
-    doubted, telling = doubt([f"some words {i % 3}" for i in range(len(labels))], labels, 5)
-    assert doubted == [] and set(telling) in ({0, 1, 2}, {0, 1})
+def test_a_label_with_a_slip_in_it_comes_first_and_harms_no_other():
+    """A class of one row cannot be learned. All others judge it, and are judged as usual."""
+    texts = [f"{'good' if i % 2 else 'bad'} film {i}" for i in range(100)] + ["good film"]
+    labels = [i % 2 for i in range(100)] + [2]
+    labels[7] = 0  # "good"
+    doubted, telling = doubt(texts, labels, 5)
+    assert [(i, other) for i, _, other in doubted] == [(100, 1), (7, 1)]
+    assert doubted[0][1] == 0 and set(telling) == {0, 1, 2}
+    assert doubt(["some words"] * 3, [0, 0, 1], 5) == ([], {}), "too few to say anything"
 
 
 def test_the_page_holds_it_all_and_shows_texts_as_texts(reviews, tmp_path, rehearsed):
@@ -105,13 +109,15 @@ def test_the_page_holds_it_all_and_shows_texts_as_texts(reviews, tmp_path, rehea
         there = whole[int(row["row"]) - 1]
         assert (row["text"], row["label"]) == (explore.clean(there["text"]), there["label"])
         assert re.fullmatch(r"0\.\d{4}", row["probability"])
-    assert len(rows) == 40
+    assert 0 < len(rows) <= 40
 
 
 @pytest.mark.parametrize(
     "words, told",
     [
         (["--data", "nowhere.csv"], "nowhere.csv"),
+        (["--max-length", "2"], "3 or more"),
+        (["--out", "a.html", "--save", "a.html"], "choose another name"),
         (["--doubts", "0"], "--doubts 0: has to be 1 or more"),
         (["--data", DEMO, "--out", DEMO / "train.csv"], "choose another name"),
         (["--data", DEMO, "--model", "nowhere/at/all"], "nowhere/at/all"),

@@ -15,6 +15,7 @@ import pytest
 from conftest import PROJECT, run_script
 
 from extras import search, search_page, trial
+from support.errors import Hopeless, UserError
 from support.files import read_json
 
 DEMO = ("--", "--demo", "--data", PROJECT / "support" / "demo_reviews", "--subset", "40")
@@ -144,7 +145,7 @@ def test_a_hopeless_trial_is_stopped_and_one_that_fails_is_passed_over(tmp_path,
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "checkpoints" / "arguments.json").touch()
         if len(tried) == 3:
-            raise trial.Failed("the loss is nan")
+            raise Hopeless("the loss is nan")
         figures = {"accuracy": 0.9 if len(tried) < 7 else 0.6, "n": 100}
         for epoch in (1, 2, 3):
             watch(epoch, figures)
@@ -152,7 +153,7 @@ def test_a_hopeless_trial_is_stopped_and_one_that_fails_is_passed_over(tmp_path,
         return figures
 
     monkeypatch.setattr(search, "train", train)
-    words = ("lr=1e-5..1e-3", "--trials", "8", "--folder", tmp_path / "s", *DEMO)
+    words = ("lr=1e-5..1e-3", "--trials", "8", "--folder", tmp_path / "s", *DEMO, "--epochs", "4")
     done = run_script("extras.search", *words, module=search)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("this setting failed: the loss is nan") == 1
@@ -209,6 +210,8 @@ def test_the_table_names_a_row_of_seeds_alone_and_shows_losses_as_losses(tmp_pat
         (["out=a"], "leave out --out"),
         (["seed=1", "--test", "-1"], "1 or more"),
         (["seed=1", "--trials", "0"], "1 or more"),
+        (["see=1,2"], "no option --see"),
+        (["seed=1", "--folder", "what?"], "without . and %"),
         (["seed=1", "--", "--overwrite"], "leave out --out"),
         (["seed=1", "--", "--out", "a"], "leave out --out"),
         (["seed=1", "--", "--batch-size", "0"], "has to be"),
@@ -221,6 +224,52 @@ def test_what_is_no_setting_gets_one_line(words, told, tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert re.search(told, done.stderr), done.stderr
     assert not (tmp_path / "s").exists()
+
+
+def test_what_other_settings_cannot_mend_ends_the_search_and_is_tried_again(tmp_path, monkeypatch):
+    """A full disk is no property of a learning rate: nothing may be counted as tried."""
+    tried = []
+
+    def train(words, folder, watch):
+        tried.append(words)
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(search, "train", train)
+    words = ("lr=1e-4,1e-3", "--grid", "--folder", tmp_path / "s", *DEMO)
+    for times in (1, 2):
+        done = run_script("extras.search", *words, module=search)
+        assert done.returncode == 2 and done.stderr == "error: the disk is full\n"
+        assert len(tried) == times
+    raised = UserError("--lr 1e-3: is too much for this model")
+    monkeypatch.setattr(search, "train", lambda *_: (_ for _ in ()).throw(raised))
+    done = run_script("extras.search", *words, module=search)
+    assert done.stdout.count("this setting failed") == 2
+    assert done.returncode == 2 and "no trial came to its end" in done.stderr
+
+
+def test_changed_data_are_searched_anew(tmp_path, monkeypatch):
+    """Old figures for new labels would be wrong, and nobody would see it."""
+    tried = []
+
+    def train(words, folder, watch):
+        tried.append(folder)
+        return {"accuracy": 0.5, "n": 10}
+
+    monkeypatch.setattr(search, "train", train)
+    data = tmp_path / "a.csv"
+    words = ("lr=1e-4,1e-3", "--grid", "--folder", tmp_path / "s", "--", "--data", data)
+    for content, runs in (("text,label", 2), ("text,label", 2), ("text,label\n", 4)):
+        data.write_text(content)
+        done = run_script("extras.search", *words, module=search)
+        assert done.returncode == 0 and len(set(tried)) == len(tried) == runs, done.stderr
+
+
+def test_a_damaged_study_gets_one_line(tmp_path):
+    """And says what to do."""
+    (tmp_path / "study.db").write_text("garbage")
+    done = run_script("extras.search", "lr=1e-4,1e-3", "--grid", "--folder", tmp_path, *DEMO)
+    assert done.returncode == 2 and "study.db cannot be read" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_run_that_cannot_begin_ends_the_search_with_its_exit_code(tmp_path):

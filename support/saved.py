@@ -78,13 +78,14 @@ def model_card(run):
         library_name="transformers",
         pipeline_tag=task,
     )
+    classes = " / ".join(f"`{name}`" for name in run["labels"])  # as they are, with any sign
     return f"""---
 {head.to_yaml()}
 ---
 
 # {title}
 
-Tells {" / ".join(f"`{name}`" for name in run["labels"])}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
+Tells {classes}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
 
 {rehearsal * arguments["demo"]}{figures}Texts are cut to {arguments["max_length"]} tokens \
 ({arguments["truncation"]}); the validation split chose the epoch, the test split was read once. \

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 SCRIPT = re.compile(r"(?:python|torchrun\b.*?) (?:-m )?((?:extras|docs\.results)\.\w+|\w+\.py)(.*)")
 OTHERS = {"python -m pytest -n 2", "python -m venv .venv", "python tests/kill_runs.py --runs 20"}
-OTHERS |= {"python -m docs.pages", "python -m docs.pictures"}
+OTHERS |= {"python -m docs.pages", "python -m docs.pictures", "python -m pytest -n 2 -m slow"}
 # Whoever opens the folder is to find these explained; support/ explains itself in one place.
 DESCRIBED = [*sorted(PROJECT.glob("*.py")), *sorted((PROJECT / "extras").glob("*.py"))]
 

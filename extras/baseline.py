@@ -58,25 +58,34 @@ def how_telling(there, labels, classes):
     return abs(log_ratios(counts)).max(axis=1).astype(numpy.float32)
 
 
+def count_words(texts):
+    """Returns (vectors, there): scikit-learn's counter of words; [N, V], 1 where a text has a word.
+
+    Raises UserError where no word stands in two texts.
+    """
+    with extra_packages():
+        from sklearn.feature_extraction.text import CountVectorizer
+    # Pairs of neighbours too: "not good" is more than "good". binary: how often a word stands in
+    # one review says little; that it stands there at all says most.
+    vectors = CountVectorizer(
+        binary=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD, dtype=numpy.float32
+    )
+    try:
+        return vectors, vectors.fit_transform(texts)  # only the 1s are kept
+    except ValueError as error:
+        raise UserError("no word stands in two train texts: there is nothing to count") from error
+
+
 def train_baseline(splits, names):
     """Learn from train. Returns (classify, weights, words, the strength that validation chose).
 
     classify(texts) gives logits [N, C]. weights: [V, C]. words: the V words and pairs of words.
     """
     with extra_packages():
-        from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import normalize
-    # Pairs of neighbours too: "not good" is more than "good". binary: how often a word stands in
-    # one review says little; that it stands there at all says most.
-    vectors = CountVectorizer(
-        binary=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD, dtype=numpy.float32
-    )
     train, validation = splits["train"], splits["validation"]
-    try:
-        there = vectors.fit_transform(train["texts"])  # [N, V], 1 or 0; only the 1s are kept
-    except ValueError as error:
-        raise UserError("no word stands in two train texts: there is nothing to count") from error
+    vectors, there = count_words(train["texts"])  # there: [N, V]
 
     def read(texts):
         # Each row is divided by the root of its number of words. Otherwise a long text, whose sums

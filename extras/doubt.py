@@ -16,12 +16,11 @@ import io
 import numpy
 from tqdm import tqdm
 
-from extras.baseline import WORD, how_telling
-from support.errors import extra_packages
+from extras.baseline import count_words, how_telling
+from support.errors import UserError, extra_packages
 from support.files import write_whole
 
 FOLDS = 5
-
 
 
 def doubt(texts, labels, count):
@@ -32,18 +31,14 @@ def doubt(texts, labels, count):
     is likelier. Both are empty where fewer than two classes have as many rows as there are folds.
     """
     with extra_packages():
-        from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold
         from sklearn.preprocessing import normalize
     labels, classes = numpy.asarray(labels), max(labels) + 1  # [N]
-    vectors = CountVectorizer(
-        binary=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD, dtype=numpy.float32
-    )
     try:
-        there = vectors.fit_transform(texts)  # [N, V]
-    except ValueError:
-        return [], {}  # no word stands in two texts
+        vectors, there = count_words(texts)  # there: [N, V]
+    except UserError:
+        return [], {}
     rows, model = normalize(there), LogisticRegression(C=10, max_iter=300)
 
     def learn(some):

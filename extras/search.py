@@ -26,24 +26,22 @@ from pathlib import Path
 from statistics import mean
 
 from extras.search_page import conclude
-from extras.trial import folder_of, in_words_of, mark_of, read_space, train
+from extras.trial import FIGURE, as_words, folder_of, mark_of, read_space, train
 from support.banner import in_words
 from support.errors import Hopeless, UserError, check_counts, extra_packages, make_parser
 from support.errors import run_command
 from support.files import only_writer
 from support.options import parse_arguments
 
-FIGURE = {"accuracy": "accuracy", "f1": "macro_f1", "loss": "loss"}  # by what --select is called
-
 
 # ------------------------------------------------------------------------------ the study
-def open_study(args, rest, knobs, direction):
+def open_study(args, rest, knobs, select):
     """The Optuna study of this command, new or as it was left. Returns (study, trials in all)."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Stop a trial that, from its second epoch on, is worse than half of those before. (In the first
-    # one most are no better than chance.) A grid compares, so all its runs end. And runs of
+    # Stop a trial that, from its second epoch on, is worse than half of those before: one epoch
+    # tells little. A grid compares, so all its runs end. And runs of
     # different length cannot be compared in the middle: without --epochs the recipe decides it.
     differ = "epochs" in knobs or parse_arguments("", rest).epochs is None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
@@ -53,7 +51,7 @@ def open_study(args, rest, knobs, direction):
         study = optuna.create_study(
             storage=f"sqlite:///{path}",
             study_name=shlex.join(words),
-            direction=direction,
+            direction="minimize" if select == "loss" else "maximize",
             pruner=optuna.pruners.NopPruner() if args.grid or differ else pruner,
             load_if_exists=True,
         )
@@ -112,6 +110,20 @@ def new_sampler(seed):
     return TPESampler(n_startup_trials=5, seed=seed)
 
 
+def try_all(study, most, knobs, commands_of, args, key):
+    """Run trials until `most` are over. commands_of: gives finetune.py's words for a setting."""
+    began, done_before = time.perf_counter(), sum(map(is_over, study.trials))
+    while (done := sum(map(is_over, study.trials))) < most:
+        # Random numbers by the trial's number: a search that goes on draws none of them twice.
+        study.sampler = new_sampler(random.Random(f"trial {done}").randrange(2**32))
+        trial, left = study.ask(knobs), ""
+        if done > done_before:
+            each = (time.perf_counter() - began) / (done - done_before)
+            left = f", {in_words(each * (most - done))} are left"
+        print(f"\ntrial {done + 1} of {most}{left}: {' '.join(as_words(trial.params))}")
+        run_trial(study, trial, commands_of(trial.params), args, key)
+
+
 def is_over(trial):
     """Whether a trial counts: not if it waits, or was begun again under another number."""
     return trial.state.is_finished() and (trial.state.name != "FAIL" or "error" in trial.user_attrs)
@@ -136,29 +148,19 @@ def main():
     if not args.folder.strip() or {*"?%"} & {*args.folder} or Path(args.folder).is_file():
         raise UserError(f"--folder {args.folder!r}: name a folder, without ? and %")
     Path(args.folder).mkdir(parents=True, exist_ok=True)
-    with only_writer(Path(args.folder, ".lock"), f"--folder {args.folder}"):
-        direction = "minimize" if select == "loss" else "maximize"
-        study, most = open_study(args, rest, knobs, direction)
-        began, done_before = time.perf_counter(), sum(map(is_over, study.trials))
 
-        def commands_of(setting):
-            return [[*rest, *in_words_of(setting), *in_words_of(dict(one))] for one in repeats]
+    def commands_of(setting):
+        return [[*rest, *as_words(setting), *as_words(dict(one))] for one in repeats]
 
-        while (done := sum(map(is_over, study.trials))) < most:
-            # Random numbers by the trial's number: a search that goes on draws none of them twice.
-            study.sampler = new_sampler(random.Random(f"trial {done}").randrange(2**32))
-            trial, left = study.ask(knobs), ""
-            if done > done_before:
-                each = (time.perf_counter() - began) / (done - done_before)
-                left = f", {in_words(each * (most - done))} are left"
-            print(f"\ntrial {done + 1} of {most}{left}: {' '.join(in_words_of(trial.params))}")
-            try:
-                run_trial(study, trial, commands_of(trial.params), args, FIGURE[select])
-            except KeyboardInterrupt:
-                again = shlex.join(["-m", "extras.search", *sys.argv[1:]])
-                print(f"\nstopped. To go on: python {again}", file=sys.stderr)
-                return 130
-        conclude(study, args, commands_of, select)
+    try:
+        with only_writer(Path(args.folder, ".lock"), f"--folder {args.folder}"):
+            study, most = open_study(args, rest, knobs, select)
+            try_all(study, most, knobs, commands_of, args, FIGURE[select])
+            conclude(study, args, commands_of, select)
+    except KeyboardInterrupt:
+        again = shlex.join(["-m", "extras.search", *sys.argv[1:]])
+        print(f"\nstopped. To go on: python {again}", file=sys.stderr)
+        return 130
     return None
 
 

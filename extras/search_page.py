@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from evaluate import wilson_interval
 from extras import charts
 from extras.page import card, cards, document, table, text
-from extras.trial import shown, test_run
+from extras.trial import REPEATS, evaluate_on_test, shown
 from support.errors import UserError
 from support.files import write_whole
 
@@ -20,6 +20,7 @@ ENOUGH = 10  # trials, to say which option matters
 
 # ------------------------------------------------------------------------------ the table
 def setting_of(trial):
+    """A trial's setting in words."""
     return " ".join(f"{k}={shown(v)}" for k, v in trial.params.items()) or "(as typed)"
 
 
@@ -48,13 +49,13 @@ def conclude(study, args, commands_of, select):
         rows.append([setting_of(trial), *over_runs(values, select), str(len(values))])
         if args.test is not None and (args.grid or number == 0):
             words = commands_of(trial.params)
-            found = [test_run(one, args) for one in words]
+            found = [evaluate_on_test(one, args) for one in words]
             rows[-1] += over_runs(found, "accuracy")
     print("\nchosen by validation, not by test")
     for row in [header, *rows]:
         print(f"{row[0]:{wide}}" + "".join(f"{cell:>12}" for cell in row[1:]))
     # Seeds and folds were not chosen; their words come last.
-    repeats = sum(word.startswith(("seed=", "fold=")) for word in args.vary)
+    repeats = sum(word.partition("=")[0] in REPEATS for word in args.vary)
     words = commands_of(ranked[0].params)[0]
     best = shlex.join(["python", "finetune.py", *words[: len(words) - repeats]])
     print(f"\nthe best: {best}")
@@ -85,14 +86,15 @@ def luck(ranked, select):
 
 def weigh(study):
     """[(option, a sentence about its weight), ...], the weightiest first; with few trials none."""
-    from optuna.importance import get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     names = list(study.best_trial.params)
-    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if len(done) < ENOUGH or len(names) < 2:
+    values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    if len(values) < ENOUGH or len(names) < 2 or len(set(values)) < 2:
         return [(name, "") for name in names]
-    found = get_param_importances(study)
-    said = "{:.0%} of the differences between settings go back to it (functional ANOVA)."
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    said = "{:.0%} of the variance between settings goes back to it (functional ANOVA, Hutter et "
+    said += "al. 2014)."
     return [(name, said.format(share)) for name, share in found.items()]
 
 

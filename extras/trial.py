@@ -21,9 +21,8 @@ from support.runs import claim, end, is_begun, what_matters
 from support.saved import write_run
 from support.unfinished import Run, find_checkpoint
 
-
 REPEATS = ("seed", "fold")
-KEYS = ("accuracy", "macro_f1", "loss")
+FIGURE = {"accuracy": "accuracy", "f1": "macro_f1", "loss": "loss"}  # by what --select is called
 
 
 # ------------------------------------------------------------------------------ what to try
@@ -72,7 +71,7 @@ def shown(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def in_words_of(setting):
+def as_words(setting):
     """{option: value} as the words of a command."""
     return [f"--{name}={shown(value)}" for name, value in setting.items()]
 
@@ -111,7 +110,7 @@ def train(words, folder, watch):
     if (folder / "run.json").exists() and not is_begun(folder):
         try:
             figures = read_json(folder / "run.json")["results"]["validation"]
-            return {"n": figures["n"]} | {key: figures[key] for key in KEYS}
+            return {key: figures[key] for key in ("n", *FIGURE.values())}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder} holds a damaged run: delete that folder") from error
     place = ["--resume" if is_begun(folder) else "--out", str(folder)]
@@ -133,7 +132,7 @@ def train(words, folder, watch):
     return facts["results"]["validation"]
 
 
-def test_run(words, args):
+def evaluate_on_test(words, args):
     """The model's accuracy on test reviews, by evaluate.py, which keeps its figures."""
     folder, test = folder_of(words, args), args.test
     results = Path(f"{folder}-test{test or ''}.json")

@@ -25,9 +25,8 @@ FOUND_OUT = {"text_column", "label_column", "epochs", "lr"}
 USUAL_RATE, MANY = 5e-5, 20  # from so many classes on the rate is higher
 
 
-
 def read_fold(text):
-    """"2/5" as it stands, if it is the number of a fold, from 1, and how many there are."""
+    """The text as it stands, if it is like 2/5: the number of a fold, from 1, and their count."""
     number, sign, folds = text.partition("/")
     if not (sign and number.isdecimal() and folds.isdecimal() and 1 <= int(number) <= int(folds)):
         raise ArgumentTypeError(f"{text!r}: write it like 2/5, the second of five")

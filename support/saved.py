@@ -66,13 +66,13 @@ def model_card(run):
     data = Path(arguments["data"]).name if os.path.isabs(arguments["data"]) else arguments["data"]
     title, task = f"{model}, fine-tuned on {Path(data).name}", "text-classification"
     # A rehearsal's figures say nothing: the hub is not told of them.
-    results = [
+    for_the_hub = [
         EvalResult(task, data, Path(data).stem, kind, value, dataset_split=role, metric_name=name)
         for role, kind, name, value in ([] if arguments["demo"] else measured)
     ]
     head = ModelCardData(
         model_name=title,
-        eval_results=results or None,
+        eval_results=for_the_hub or None,
         base_model=None if local else arguments["model"],
         datasets=None if data != arguments["data"] or arguments["demo"] else [data],
         library_name="transformers",

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from statistics import mean, stdev
 from types import SimpleNamespace
 
@@ -240,8 +241,11 @@ def test_what_other_settings_cannot_mend_ends_the_search_and_is_tried_again(tmp_
         done = run_script("extras.search", *words, module=search)
         assert done.returncode == 2 and done.stderr == "error: the disk is full\n"
         assert len(tried) == times
-    raised = UserError("--lr 1e-3: is too much for this model")
-    monkeypatch.setattr(search, "train", lambda *_: (_ for _ in ()).throw(raised))
+
+    def fail(*_):
+        raise UserError("--lr 1e-3: is too much for this model")
+
+    monkeypatch.setattr(search, "train", fail)
     done = run_script("extras.search", *words, module=search)
     assert done.stdout.count("this setting failed") == 2
     assert done.returncode == 2 and "no trial came to its end" in done.stderr
@@ -262,6 +266,27 @@ def test_changed_data_are_searched_anew(tmp_path, monkeypatch):
         data.write_text(content)
         done = run_script("extras.search", *words, module=search)
         assert done.returncode == 0 and len(set(tried)) == len(tried) == runs, done.stderr
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_page_says_which_option_matters_where_any_does(equal, tmp_path, monkeypatch):
+    """With all figures equal nothing can be said, and the library's own words are not shown."""
+
+    def train(words, folder, watch):
+        options = dict(word[2:].split("=") for word in words if "=" in word)
+        good = 0.9 if options["batch-size"] == "8" else 0.6
+        return {"accuracy": 0.5 if equal else good, "n": 100}
+
+    monkeypatch.setattr(search, "train", train)
+    words = ("lr=1e-4..1e-2", "batch-size=8,16", "--trials", "12", "--folder", tmp_path, *DEMO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        done = run_script("extras.search", *words, module=search)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "search.html").read_text()
+    shares = re.findall(r"(\d+)% of the variance", page)
+    assert shares == ([] if equal else shares[:2]) and (equal or int(shares[0]) > 90)
+    assert equal or page.index("<h3>batch-size") < page.index("<h3>lr"), "the weightiest first"
 
 
 def test_a_damaged_study_gets_one_line(tmp_path):

@@ -119,7 +119,6 @@ def train(words, folder, watch):
     with claim(args):
         saved = find_checkpoint(args.out) if args.resume else None
         model, tokenizer, splits, facts = prepare(args, device, precision, reasons)
-        del splits["test"]
         same = what_matters(args, facts, splits, model, FREE)
         run = Watched(args, facts, same, saved, facts["steps_per_epoch"] * args.epochs)
         run.watch = watch

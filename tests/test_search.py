@@ -160,9 +160,18 @@ def test_a_hopeless_trial_is_stopped_and_one_that_fails_is_passed_over(tmp_path,
     assert done.stdout.count("this setting failed: the loss is nan") == 1
     assert done.stdout.count("stopped: at this epoch half of the others were better") == 2
     assert len(tried) == 8 and len(list((tmp_path / "s").glob("*/finished"))) == 5
+    assert len(list((tmp_path / "s").glob("*/checkpoints"))) == 6, "those stopped early are gone"
     assert "Crosses" in (tmp_path / "s" / "search.html").read_text()
     again = run_script("extras.search", *words, module=search)
     assert len(tried) == 8 and again.returncode == 0, "also those that failed are over"
+
+
+def test_the_last_epoch_of_a_run_stops_nothing(tmp_path):
+    """There is nothing left to save, and its figures would be lost."""
+    told, words = [], [str(word) for word in DEMO[1:]]
+    for _ in range(2):  # the second time it is only read
+        found = trial.train([*words, "--epochs", "3"], tmp_path / "a", lambda n, _: told.append(n))
+        assert told == [1, 2] and found["n"] > 0
 
 
 def test_rates_are_searched_by_factors_and_counts_by_steps():
@@ -183,13 +192,15 @@ def test_the_table_names_a_row_of_seeds_alone_and_shows_losses_as_losses(tmp_pat
     one = SimpleNamespace(
         params={}, value=0.35, user_attrs={"values": [0.3, 0.4], "reviews": 10}, state=state
     )
-    study = SimpleNamespace(trials=[one], best_trial=one)
+    worse = SimpleNamespace(**vars(one) | {"params": {"clip": 2}, "value": 0.5}, distributions={})
+    study = SimpleNamespace(trials=[worse, one], best_trial=one)
     args = SimpleNamespace(test=None, grid=True, folder=tmp_path, vary=["seed=1,2", "fold=1/2,2/2"])
     words = ["--select", "loss", "--seed=1", "--fold=1/2"]
     search_page.conclude(study, args, lambda params: [words], "loss")
     printed = capsys.readouterr().out
     row = re.search(r"^\(as typed\) +0.3500 +0.0707 +2$", printed, re.M)
     assert row, "mean and deviation of two runs"
+    assert printed.index("(as typed)") < printed.index("clip=2"), "the lower loss is the better one"
     assert "the best: python finetune.py --select loss\n" in printed, "seeds were not chosen"
 
 
@@ -284,6 +295,8 @@ def test_the_page_says_which_option_matters_where_any_does(equal, tmp_path, monk
         done = run_script("extras.search", *words, module=search)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "search.html").read_text()
+    best = re.search(r"^the best: .* --batch-size=(\d+)$", done.stdout, re.M)[1]
+    assert equal or best == "8"
     shares = re.findall(r"(\d+)% of the variance", page)
     assert shares == ([] if equal else shares[:2]) and (equal or int(shares[0]) > 90)
     assert equal or page.index("<h3>batch-size") < page.index("<h3>lr"), "the weightiest first"

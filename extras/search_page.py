@@ -61,7 +61,9 @@ def conclude(study, args, commands_of, select):
     print(f"\nthe best: {best}")
     parts = [card("The best", f"<p><code>{text(best)}</code></p>", note=luck(ranked, select))]
     if len(study.trials) > 1:
-        parts.append(card("All trials", draw_trials(study, select), note="Crosses: stopped early."))
+        crosses = any(trial.state.name == "PRUNED" for trial in study.trials)
+        note = "Crosses: stopped early." * crosses
+        parts.append(card("All trials", draw_trials(study, select), note=note))
     parts += [
         card(name, draw_option(trials, name, select), note=weight) for name, weight in weigh(study)
     ]
@@ -123,9 +125,12 @@ def draw_trials(study, select):
 def draw_option(trials, name, select):
     """The figure of each setting over the values of one option."""
     figure, axes = charts.new_picture("" if select == "loss" else "y")
-    values = [trial.params[name] for trial in trials]
+    values, kind = [trial.params[name] for trial in trials], trials[0].distributions[name]
+    if choices := getattr(kind, "choices", ()):  # of a list: in the order in which they were typed
+        values = [choices.index(value) for value in values]
+        axes.set_xticks(range(len(choices)), choices)
     axes.plot(values, [one.value for one in trials], "o", color=charts.COLORS["line"], markersize=4)
-    if getattr(trials[0].distributions[name], "log", False):
+    if getattr(kind, "log", False):
         axes.set_xscale("log")
     axes.margins(x=0.1)
     axes.set(xlabel=name, ylabel=f"validation {select}")

@@ -278,9 +278,9 @@ def prepare(args, device, precision, reasons):
     model.to(device)
     speed_up(model, device, precision)  # less to compute, and the same logits
     steps = count_steps(len(splits["train"]["labels"]), args.batch_size, args.accumulate)
-    choose_recipe(args, steps, len(names), model.config.hidden_size, notes)
+    recipe = choose_recipe(args, steps, len(names), model.config.hidden_size, notes)
     facts = describe_run(args, names, splits, notes, device, precision, reasons)
-    facts["steps_per_epoch"], facts["head"] = steps, note  # note: whether it is new
+    facts["steps_per_epoch"], facts["recipe"], facts["head"] = steps, recipe, note
     facts["data_fingerprint"], facts["numbers"] = source.fingerprint, source.classes
     facts["weights_fingerprint"] = weights_fingerprint(model)  # before the first step
     return model, tokenizer, splits, facts

@@ -103,7 +103,8 @@ def truncation():
     rows = []
     for length in (128, 256):
         for how in ("head", "tail", "head+tail"):
-            found = [one["evaluated"]["by_length"]["longer"] for one in runs(f"{length}-{how}")]
+            name = f"{length}-{how}" if (length, how) != (256, "head+tail") else "few"
+            found = [one["evaluated"]["by_length"]["longer"] for one in runs(name)]
             shares = [one["correct"] / one["n"] for one in found]
             rows.append((f"{length} tokens, {how}", mean(shares), stdev(shares)))
 

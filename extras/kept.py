@@ -14,7 +14,7 @@ import torch
 
 from support.errors import UserError
 from support.files import model_digest, read_json
-from support.options import MANY, USUAL_RATE, parse_arguments
+from support.options import USUAL_RATE, parse_arguments
 
 
 def read_history(out):
@@ -79,12 +79,13 @@ def read_figures(path, *names):
     return correct, n
 
 
-def command_line(arguments, classes=2):
-    """The command that makes a run again, but for --out. arguments: those of its run.json."""
+def command_line(run):
+    """The command that makes a run again, but for --out. run: its run.json."""
+    arguments = run["arguments"]
     usual = vars(parse_arguments("", ["--demo"] if arguments["demo"] else []))
-    # What is found without being typed.
+    # What is found without being typed. (Runs of before noted no recipe: it was this rate.)
     usual |= {"text_column": "text", "label_column": "label"}
-    usual |= {"lr": USUAL_RATE} if classes < MANY and not arguments["demo"] else {}
+    usual |= run.get("recipe", {} if arguments["demo"] else {"lr": USUAL_RATE})
     words = ["python", "finetune.py"] + ["--demo"] * arguments["demo"]
     for name, value in arguments.items():
         # The rehearsal makes its own model, in --out, and has its own reviews, wherever they lie.

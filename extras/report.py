@@ -98,7 +98,7 @@ def show_facts(found):
         return table([("model", run["arguments"]["model"]), ("assumed", run["assumed"])], "facts")
     arguments, device = run["arguments"], run["device"]
     rows = {
-        "command": command_line(arguments, len(run["labels"])),
+        "command": command_line(run),
         "model": arguments["model"],
         "data": f"{arguments['data']}, fingerprint {run.get('data_fingerprint', 'unknown')}",
     }

@@ -82,7 +82,7 @@ def main():
             found = {f"test/{k}": test[k] for k in ("accuracy", "macro_f1", "loss") if k in test}
             for name, value in found.items():
                 writer.add_scalar(name, value, step)
-            writer.add_text("command", command_line(run["arguments"], len(run["labels"])))
+            writer.add_text("command", command_line(run))
             # TensorBoard's table of runs: their options beside what came out. (add_hparams() would
             # write a second file that starts at step 0, and TensorBoard would forget the first.)
             for part in hparams(typed, found):

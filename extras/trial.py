@@ -14,6 +14,7 @@ from pathlib import Path
 from finetune import fine_tune, prepare
 from model import choose_hardware
 from extras.kept import read_figures
+from support.devices import peak_bytes
 from support.errors import UserError, out_of_memory
 from support.files import content_digest, digest, read_json
 from support.options import FREE, halve, parse_arguments
@@ -126,6 +127,7 @@ def train(words, folder, watch):
         with run, out_of_memory(halve(args)):
             fine_tune(model, tokenizer, splits, facts["labels"], args, device, precision, run)
         facts |= run.record()
+        facts["results"]["peak_bytes"] = peak_bytes(device)
         write_run(args.out, facts)
         end(args.out)
     return facts["results"]["validation"]

@@ -176,20 +176,22 @@ def parse_arguments(chapter, argv=None):
 def choose_recipe(args, steps, classes, width, notes):
     """Set --epochs and --lr where they were not typed, and say so if they are unusual.
 
+    Returns {option: value} of what it has set, so that nobody takes it for typed.
     steps: optimizer steps in an epoch. width: numbers in a token's vector. The rule: 300 steps and
     20 more for each class, in 2 to 20 epochs; from 20 classes on a higher rate, because a head of
     many classes has much to learn. What it rests on: docs/ideas.md. (Too few steps are what most
     often goes wrong on small sets: Mosbach et al. 2021, Zhang et al. 2021.)
     """
-    wanted, many, said = 300 + 20 * classes, classes >= MANY, []
+    wanted, many, said, recipe = 300 + 20 * classes, classes >= MANY, [], {}
     if args.epochs is None:
-        args.epochs = min(20, max(2, math.ceil(wanted / steps)))
+        args.epochs = recipe["epochs"] = min(20, max(2, math.ceil(wanted / steps)))
         said += [f"--epochs {args.epochs}, for {wanted:,} steps"] * (args.epochs > 2)
     if args.lr is None:
-        args.lr = USUAL_RATE if not many else 2e-4 if width <= 384 else 1e-4
+        args.lr = recipe["lr"] = USUAL_RATE if not many else 2e-4 if width <= 384 else 1e-4
         said += [f"--lr {args.lr}, for {classes} classes"] * many
     if said:
         notes.append(f"recipe: {' and '.join(said)}; what you type yourself counts")
+    return recipe
 
 
 def resumed_words(parser, folder, argv):

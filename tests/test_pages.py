@@ -79,8 +79,10 @@ def test_the_one_command_beside_a_row_repeats_its_runs():
     files = (PROJECT / "docs" / "results").glob("run-*.json")
     for name in {path.stem.removeprefix("run-").rpartition("-")[0] for path in files} - {"demo"}:
         found = tables.runs(name)
-        command = shlex.split(tables.search_command(found))
+        tested = all("evaluated" in one for one in found)
+        command = shlex.split(tables.search_command(found, tested))
         assert command[:3] == ["python", "-m", "extras.search"]
+        assert ("--test" in command) == tested, name
         words = command[3:]
         end = words.index("--")
         vary = dict(word.split("=", 1) for word in words[:end] if "=" in word)
@@ -146,10 +148,14 @@ def test_recorded_runs_are_whole_and_name_no_machine():
     assert files
     for path in files:
         one = json.loads(path.read_text(encoding="utf-8"))
-        run, figures = one["run"], one["evaluated"]["figures"]
+        run = one["run"]
         assert {"arguments", "versions", "device", "data_fingerprint", "splits"} <= set(run)
         assert run["history"] and run["results"]["peak_bytes"] > 0
-        assert sum(map(sum, figures["confusion"])) == figures["n"]
+        for part in [one[name] for name in ("validated", "evaluated") if name in one]:
+            figures = part["figures"]
+            assert sum(map(sum, figures["confusion"])) == figures["n"]
+            right = int(part.get("right", "0"), 16).bit_count()
+            assert right == figures["correct"] or "right" not in part, path
         assert not re.search(r'"(/|[A-Z]:)', json.dumps(one)), path
 
 
@@ -175,7 +181,7 @@ def test_a_run_that_stands_in_two_tables_has_one_result():
 def test_the_command_beside_a_row_repeats_the_run(words):
     """It is made from run.json's arguments; typed again, it gives the same ones."""
     args = vars(parse_arguments("", shlex.split(words)))
-    command = shlex.split(command_line(args))
+    command = shlex.split(command_line({"arguments": args, "recipe": {}}))
     assert command[:2] == ["python", "finetune.py"]
     assert vars(parse_arguments("", command[2:])) == args
     assert len(command) - 2 == len(shlex.split(words)), "nothing that is the default anyway"

@@ -101,19 +101,19 @@ def measured(correct, n):
 
 def command_of(run):
     """The command that repeats a run, without its seed (42 is what nobody has to type)."""
-    return command_line(run["run"]["arguments"] | {"seed": 42})
+    return command_line(run["run"] | {"arguments": run["run"]["arguments"] | {"seed": 42}})
 
 
-def search_command(found):
-    """The one command that repeats a row of runs: each seed is trained and tested."""
+def search_command(found, tested=True):
+    """The one command that repeats a row of runs: each seed is trained, and tested or not."""
     words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
     options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
     fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
     vary = [f"{name}={value}" for name, value in options.items()]
     seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
-    n = found[0]["evaluated"]["figures"]["n"]
-    test = "--test" if n == 25_000 else f"--test {n}"
-    return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid {test} --", *fixed])
+    n = found[0]["evaluated"]["figures"]["n"] if tested else 0
+    test = "" if not tested else " --test" if n == 25_000 else f" --test {n}"
+    return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid{test} --", *fixed])
 
 
 def accuracies(found):
@@ -167,23 +167,6 @@ def markdown(header, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def recorded():
-    """The main runs, seed by seed."""
-    rows = []
-    for name in ("imdb-2000", "imdb-all", "demo"):
-        found = runs(name)
-        rows.append([f"`{command_of(found[0])}`", *cells(found)])
-    header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
-    run = runs("imdb-2000")[0]["run"]
-    versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
-    return (
-        markdown([*header, "minutes", "peak memory"], rows)
-        + f"\n\nOn {run['device']['name']} ({run['device']['threads']} threads), "
-        f"{run['device']['precision']}, {versions}. Minutes are of training alone, the fastest "
-        "epoch times their number, because the machine had other work as well."
-    )
-
-
 def lengths():
     """The paragraph about padding."""
     (found,) = read("lengths.json")
@@ -204,36 +187,6 @@ def cuts():
         f"get cut; together they lose {first['tokens_cut']:.1%} of all tokens. In "
         f"`{long['command']}` it is {long['reviews_cut']:.1%} and {long['tokens_cut']:.1%}."
     )
-
-
-def truncation():
-    """Which end of a long review matters: accuracy of short and of cut reviews."""
-    rows = []
-    for length in (128, 256):
-        for how in ("head", "tail", "head+tail"):
-            found = runs(f"{length}-{how}")
-            parts = [
-                [one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")
-            ]
-            cells = [over_seeds(part) for part in parts]
-            rows.append([f"{length}, {how}", *cells, f"`{search_command(found)}`"])
-    header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
-    return markdown([*header, "command"], rows)
-
-
-def curve():
-    """More reviews, and counting words beside them.
-
-    docs/results/counted-SIZE-SEED.json: of `python -m extras.baseline --like MODEL --results FILE`.
-    """
-    rows = []
-    for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
-        found, counted = runs(name), read(f"counted-{size}-*.json")
-        of_runs = over_seeds([one["evaluated"]["figures"] for one in found])
-        of_counts = over_seeds([one["test"] for one in counted])
-        rows.append([f"{size:,}", of_runs, of_counts, f"`{search_command(found)}`"])
-    header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for the first"]
-    return markdown(header, rows)
 
 
 def behaviour():
@@ -259,20 +212,6 @@ def windows():
     )
 
 
-def accumulation():
-    """The train loss of each epoch, with large batches and with windows of small ones."""
-    words = []
-    for name in ("batch-32", "batch-8x4"):
-        losses = [f"{epoch['train_loss']:.3f}" for epoch in runs(name)[0]["run"]["history"]]
-        words.append(", ".join(losses))
-    return (
-        "Measured (two rows of [the experiments](results.md#change-one-thing), seed 42): "
-        f"the train losses of the epochs were {words[0]} with `--batch-size 32`, and {words[1]} "
-        "with `--batch-size 8 --accumulate 4`. They differ a little, because other reviews share a "
-        "window there."
-    )
-
-
 def validation():
     """How far each kind of validation split is from test; of docs/results/validation.py."""
     (found,) = read("validation.json")
@@ -292,39 +231,6 @@ def validation():
     )
 
 
-# What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
-# name under which it was recorded.
-EXPERIMENTS = (
-    ("(nothing)", "what the others are compared with", "256-head+tail"),
-    ("--truncation head", "the verdict at the end is cut away: worse", "256-head"),
-    ("--max-length 128", "half the tokens, half the time: worse", "128-head+tail"),
-    ("--lr 2e-5", "smaller steps, and three epochs are few: worse", "lr-2e-5"),
-    ("--lr 1e-4", "larger steps: better or worse, try", "lr-1e-4"),
-    ("--lr 1e-3", "far too large: what was pretrained is lost", "lr-1e-3"),
-    ("--batch-size 32", "half as many steps: worse, when epochs are few", "batch-32"),
-    (
-        "--batch-size 8 --accumulate 4",
-        "as many reviews to a step as 32, in other company: nearly the same",
-        "batch-8x4",
-    ),
-    (
-        "--head-epochs 2 --train-layers 3",
-        "two epochs for the head alone: worse, and faster",
-        "phases",
-    ),
-)
-
-
-def experiments():
-    rows = []
-    for options, expected, name in EXPERIMENTS:
-        found = runs(name)[:1]  # of one and the same seed, so that rows can be compared
-        shown = over_seeds([one["evaluated"]["figures"] for one in found])
-        minutes = cells(found)[2]
-        rows.append([f"`{options}`", expected, shown, minutes, f"`{search_command(found)}`"])
-    return markdown(["add this", "expect", "measured", "minutes", "the whole command"], rows)
-
-
 def width():
     """Wilson's interval for the same share of many reviews, and of few."""
     many, few = ([round(0.88 * n), n] for n in (25_000, 300))
@@ -338,20 +244,15 @@ def width():
 
 
 SECTIONS = {
-    "main": recorded,
     "width": width,
     "baseline": baseline,
     "lengths": lengths,
     "cuts": cuts,
-    "truncation": truncation,
-    "accumulation": accumulation,
     "validation": validation,
-    "curve": curve,
     "behaviour": behaviour,
     "windows": windows,
     "speed": speed,
     "profile": profile,
     "whole-numbers": whole_numbers,
     "accuracy": accuracy,
-    "experiments": experiments,
 }

@@ -1,0 +1,181 @@
+"""All runs that the pages tell of: what they are, and the command that records them.
+
+Run       python -m docs.results.record                        what is recorded, and what is not
+          python -m docs.results.record lr-1e-4 batch-32-43    train, and look at validation alone
+          python -m docs.results.record --test imdb-2000       train what is not yet, then test
+          (after pip install -r requirements-dev.txt)
+Expect    docs/results/run-NAME-SEED.json for each seed. The models stay in the folder recorded/; so
+          a run that was stopped goes on when the command is typed again. First the validation
+          figures are recorded and committed, then --test adds those of test: nobody can choose by
+          a figure that nobody has seen. What is recorded is left as it is; to record it anew,
+          delete its file.
+"""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from docs.results.learned import LIKE_OTHERS
+from extras.calibration import calibration_error, reliability, temperature_for
+from extras.kept import read_answers
+from extras.trial import train
+from support.errors import run_command
+from support.files import read_json, write_whole
+
+RESULTS = Path(__file__).resolve().parent
+MODELS = Path("recorded")
+SEEDS = (42, 43, 44)
+MINILM = "--model sentence-transformers/all-MiniLM-L6-v2"
+MAIN = f"{MINILM} --epochs 3 --subset 2000"
+
+# The options of finetune.py, by the name under which a run is recorded.
+RUNS = {
+    "lr-2e-5": f"{MAIN} --lr 2e-5",
+    "lr-5e-5": f"{MAIN} --lr 5e-5",
+    "lr-1e-4": f"{MAIN} --lr 1e-4",
+    "lr-2e-4": f"{MAIN} --lr 2e-4",
+    "lr-1e-3": f"{MAIN} --lr 1e-3",
+    "imdb-2000": MAIN,
+    "imdb-all": f"{MINILM} --epochs 2",
+    "250": f"{MINILM} --epochs 3 --subset 250",
+    "250-long": f"{MINILM} --epochs 24 --subset 250",  # as many steps as 2,000 reviews get
+    "1000-long": f"{MINILM} --epochs 6 --subset 1000",
+    "1000": f"{MINILM} --epochs 3 --subset 1000",
+    "4000": f"{MINILM} --epochs 3 --subset 4000",
+    "128-head": f"{MAIN} --max-length 128 --truncation head",
+    "128-tail": f"{MAIN} --max-length 128 --truncation tail",
+    "128-head+tail": f"{MAIN} --max-length 128",
+    "256-head": f"{MAIN} --truncation head",
+    "256-tail": f"{MAIN} --truncation tail",
+    "512": f"{MAIN} --max-length 512",
+    "batch-8": f"{MAIN} --batch-size 8",
+    "batch-32": f"{MAIN} --batch-size 32",
+    "batch-8x4": f"{MAIN} --batch-size 8 --accumulate 4",
+    "phases": f"{MAIN} --head-epochs 2 --train-layers 3",
+    "dropout": f"{MAIN} --attention-dropout 0.1",
+    "demo": "--demo",
+} | LIKE_OTHERS
+# Of one seed, not of three; and tested on all reviews, not on 5,000.
+ONE = ("512", "demo", *LIKE_OTHERS)
+WHOLE = ("imdb-2000", "imdb-all", "demo", *LIKE_OTHERS)
+LOOKED_INTO = ("imdb-2000", "imdb-all")  # calibration and behaviour are recorded as well
+
+# Other ways to ask the model of a run: the run, and the options of evaluate.py.
+ASKED = {
+    "few": ("imdb-2000", "--subset 5000"),  # the reviews of the rows beside it
+    "windows": ("imdb-2000", "--subset 5000 --windows"),
+    "int8": ("imdb-2000", "--subset 5000 --precision int8"),
+}
+TRAINER = {
+    "trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000",
+}
+
+
+def path_of(name, seed):
+    return RESULTS / f"{'' if name in TRAINER else 'run-'}{name}-{seed}.json"
+
+
+def module(*words):
+    """Run one of the project's commands; an error there ends this program, too."""
+    print(f"\n$ python {shlex.join(map(str, words))}", flush=True)
+    if code := subprocess.run([sys.executable, *map(str, words)]).returncode:
+        raise SystemExit(code)
+
+
+def pack(right):
+    """Truth values as hexadecimal digits, so that one digit holds four answers."""
+    bits = "".join("1" if one else "0" for one in right) + "0" * (-len(right) % 4)
+    return f"{int(bits, 2):0{len(bits) // 4}x}"
+
+
+def record(name, seed, test):
+    """Train a run if it has to be; write down its figures: of validation, or of test as well.
+
+    With each figure stands which reviews were right, so that any two runs can be compared.
+    """
+    if name in TRAINER:
+        words = [*TRAINER[name].split(), "--seed", seed, "--results", path_of(name, seed)]
+        return module("-m", "docs.results.trainer", *words)
+    source, options = ASKED.get(name, (name, ""))
+    folder = MODELS / f"{source}-{seed}"
+    train([*RUNS[source].split(), f"--seed={seed}"], folder, lambda epoch, figures: None)
+    found = {"run": read_json(folder / "run.json")}
+    if test:
+        options = options.split() or ([] if name in WHOLE else ["--subset", "5000"])
+        kept = [MODELS / f"{name}-{seed}.{kind}" for kind in ("json", "csv")]
+        module("evaluate.py", "--model", folder, *options, "--results", kept[0], "--save", kept[1])
+        found = read_json(kept[0])
+        with open(kept[1], encoding="utf-8", newline="") as file:
+            right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+        found["evaluated"]["right"] = pack(right)
+        if name in LOOKED_INTO:
+            kept = MODELS / f"{name}-{seed}-behaviour.json"
+            module("-m", "extras.behaviour", "--model", folder, "--results", kept)
+            found["families"] = read_json(kept)["families"]
+            found["calibration"] = calibration(folder)
+    answers = read_answers(folder, "validation")
+    right = (answers["logits"].argmax(dim=-1) == answers["labels"]).tolist()
+    found["validated"] = {"figures": found["run"]["results"]["validation"], "right": pack(right)}
+    arguments = found["run"]["arguments"]
+    for place in ("out", "model", "data"):  # whoever reads it has other folders
+        if os.path.isabs(arguments[place]):
+            arguments[place] = os.path.basename(arguments[place])
+    write_whole(path_of(name, seed), json.dumps(found, indent=1) + "\n")
+    return None
+
+
+def calibration(folder, draws=500):
+    """How honest the probabilities are: [error, low, high] before and after the temperature.
+
+    The ends are those of 95 % of the errors of reviews drawn from these, with replacement (the
+    bootstrap: Efron 1979).
+    """
+    test, held_out = (read_answers(folder, role) for role in ("test", "validation"))
+    temperature, labels = temperature_for(test, held_out), test["labels"]
+    found, chance = {"temperature": temperature}, torch.Generator().manual_seed(0)
+    for name, divisor in (("before", 1.0), ("after", temperature)):
+        logits, errors = test["logits"] / divisor, []
+        for _ in range(draws):
+            rows = torch.randint(len(labels), (len(labels),), generator=chance)
+            errors.append(calibration_error(reliability(logits[rows], labels[rows])))
+        ends = torch.tensor(errors).quantile(torch.tensor([0.025, 0.975])).tolist()
+        found[name] = [calibration_error(reliability(logits, labels)), *ends]
+    return found
+
+
+def seeds_of(name):
+    return SEEDS[:1] if name in ONE else SEEDS
+
+
+def state(path):
+    """What a result file holds, in a word."""
+    if not path.exists():
+        return "-"
+    return "tested" if "evaluated" in read_json(path) else "validated"
+
+
+def main():
+    words = sys.argv[1:]
+    test, names = "--test" in words, [word for word in words if word != "--test"]
+    every = [(name, seed) for name in (*RUNS, *ASKED, *TRAINER) for seed in seeds_of(name)]
+    if not names:
+        for name, seed in every:
+            print(f"{name + '-' + str(seed):20} {state(path_of(name, seed))}")
+    todo = [one for word in names for one in every if word in (one[0], f"{one[0]}-{one[1]}")]
+    if len(todo) == 1:
+        return record(*todo[0], test)
+    # Each in a program of its own, or the memory of one would count for the next.
+    for name, seed in todo:
+        if state(path_of(name, seed)) not in ("tested", "" if test else "validated"):
+            module("-m", "docs.results.record", f"{name}-{seed}", *["--test"] * test)
+    return None
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -3,7 +3,8 @@
 Run       python -m docs.pages, which writes them into the page
 
 What was run, docs/results/record.py says. A difference between two rows is told with an interval
-and a verdict: "may be luck", unless all seeds agree on its sign and the interval leaves out 0.
+and a verdict: "may be luck", unless all seeds agree on its sign and the interval leaves out 0. Of
+one seed nobody knows how much is luck.
 """
 
 from statistics import mean, stdev
@@ -41,7 +42,8 @@ def difference(ours, theirs, part="evaluated"):
     points = [100 * (a - b) / n for a, b, n in counts]
     low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
     sure = low * high > 0 and len({point > 0 for point in points}) == 1
-    return points, low, high, ("better" if low > 0 else "worse") if sure else "may be luck"
+    verdict = ("better" if low > 0 else "worse") if sure else "may be luck"
+    return points, low, high, verdict if len(points) > 1 else "one seed"
 
 
 def gain(ours, theirs, part="evaluated"):
@@ -63,7 +65,7 @@ def machines(found):
         kinds.setdefault(kind, []).append(one)
     if len(kinds) == 1:
         return f"On {kinds.popitem()[0]}."
-    return "On " + "; ".join(f"{kind} ({len(some)} runs)" for kind, some in kinds.items()) + "."
+    return f"On {'; '.join(f'{kind} ({len(some)} runs)' for kind, some in kinds.items())}."
 
 
 def against(names, part="evaluated"):
@@ -111,14 +113,16 @@ def defaults():
 
 def truncation():
     """Which end of a long review matters: accuracy of short and of cut reviews."""
-    rows = []
+    rows, every = [], []
     names = ["few", "256-tail", "256-head", "128-head+tail", "128-tail", "128-head"]
     for name, _, points, found in against(names):
         parts = [[one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")]
         how = ", ".join(("256-head+tail" if name == "few" else name).split("-", 1))
         rows.append([how, *map(over_seeds, parts), points, f"`{search_command(found)}`"])
+        every += found
     header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
-    return markdown([*header, "points, of all, against the first", "command"], rows)
+    table = markdown([*header, "points, of all, against the first", "command"], rows)
+    return f"{table}\n\n{machines(every)}"
 
 
 def curve():
@@ -126,14 +130,15 @@ def curve():
 
     docs/results/counted-SIZE-SEED.json: of `python -m extras.baseline --like MODEL --results FILE`.
     """
-    rows = []
+    rows, every = [], []
     for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
         found, counted = runs(name), read(f"counted-{size}-*.json")
         of_counts = over_seeds([one["test"] for one in counted])
         rows.append([f"{size:,}", over_seeds(figures_of(found)), of_counts])
         rows[-1].append(f"`{search_command(found)}`")
+        every += found
     header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for the first"]
-    return markdown(header, rows)
+    return f"{markdown(header, rows)}\n\n{machines(every)}"
 
 
 def accumulation():
@@ -174,13 +179,16 @@ EXPERIMENTS = (
 
 
 def experiments():
-    rows, typed = [], {name: (options, expected) for options, expected, name in EXPERIMENTS}
+    """What else could be changed, one option at a time."""
+    typed = {name: (options, expected) for options, expected, name in EXPERIMENTS}
+    rows, every = [], []
     for name, shown, points, found in against(list(typed)):
         options, expected = typed[name]
         rows.append([f"`{options}`", expected, shown, points, cells(found)[2]])
         rows[-1].append(f"`{search_command(found)}`")
+        every += found
     header = ["add this", "expect", "measured", "points against the first", "minutes"]
-    return markdown([*header, "the whole command"], rows)
+    return f"{markdown([*header, 'the whole command'], rows)}\n\n{machines(every)}"
 
 
 # ------------------------------------------------------------------------------ what others quote

@@ -123,6 +123,7 @@ def record(name, seed, test):
     right = (answers["logits"].argmax(dim=-1) == answers["labels"]).tolist()
     found["validated"] = {"figures": found["run"]["results"]["validation"], "right": pack(right)}
     arguments = found["run"]["arguments"]
+    arguments["resume"] = None  # a run that was stopped is the same run, to the last bit
     for place in ("out", "model", "data"):  # whoever reads it has other folders
         if os.path.isabs(arguments[place]):
             arguments[place] = os.path.basename(arguments[place])

@@ -8,6 +8,7 @@ from conftest import run_script
 
 from dataset import load_splits
 from evaluate import score
+from extras.kept import command_line
 from support.options import choose_recipe, parse_arguments
 from support.saved import warnings_for
 
@@ -50,7 +51,11 @@ def test_a_run_notes_what_it_has_chosen(workplace, tmp_path):
     words = f"--model {workplace / 'encoder'} --data {workplace / 'good.csv'} --max-length 12"
     done = run_script("finetune.py", *words.split(), "--batch-size", "2", "--out", out)
     assert done.returncode == 0, done.stderr
-    made = json.loads((out / "run.json").read_text())["arguments"]
+    run = json.loads((out / "run.json").read_text())
+    made = run["arguments"]
+    assert run["recipe"] == {"epochs": 15, "lr": 5e-5}
+    command = command_line(run)
+    assert "--batch-size 2" in command and "--epochs" not in command and "--lr" not in command
     assert (made["epochs"], made["lr"]) == (15, 5e-5), "24 steps an epoch"
     assert "recipe: --epochs 15, for 340 steps" in " ".join(done.stdout.split())
     assert f"python -m extras.baseline --like {out}" in done.stdout

@@ -37,7 +37,7 @@ def rights(part):
 
 
 @pytest.mark.slow
-def test_validation_is_recorded_and_committed_before_anybody_reads_test(recording, tmp_path):
+def test_validation_is_recorded_before_anybody_reads_test(recording, tmp_path):
     """Defaults are chosen in between. So a first record must not hold what would spoil the choice;
     the second one takes the very same model.
     """
@@ -60,6 +60,22 @@ def test_validation_is_recorded_and_committed_before_anybody_reads_test(recordin
     assert cut["run"]["history"] == before["run"]["history"]
     assert cut["evaluated"]["figures"]["n"] == 30
     assert not re.search(r'"(/|[A-Z]:)', json.dumps([after, cut])), "no folder of anybody's"
+
+
+@pytest.mark.parametrize(
+    "words, said", [(["lr-9"], "is no run"), (["few"], "--test"), (["trainer-2000-42"], "--test")]
+)
+def test_a_run_that_cannot_be_recorded_so_is_refused(words, said, monkeypatch):
+    """A mistyped name; and test is not read by somebody who asked for validation."""
+    monkeypatch.setattr(record, "record", lambda *given: pytest.fail("recorded"))
+    done = run_script("docs.results.record", *words, module=record)
+    assert done.returncode == 2 and said in done.stderr
+
+
+def test_what_is_recorded_is_left_as_it_is(monkeypatch):
+    """Asked once more for validation, a tested run would lose its figures of test."""
+    monkeypatch.setattr(record, "record", lambda *given: pytest.fail("recorded again"))
+    assert run_script("docs.results.record", "demo-42", module=record).returncode == 0
 
 
 @pytest.mark.parametrize("n", [1, 4, 7, 25_000])

@@ -1,7 +1,7 @@
 """DistilBERT itself: the main job and the full run, beside the accuracies that others quote.
 
 Run       python -m docs.results.distilbert
-          on a machine that reaches the hub; a GPU helps (on 2 cores it takes a day)
+          on a machine that reaches the hub; a GPU helps
 Expect    docs/results/run-distilbert-2000-42.json and run-distilbert-all-42.json, what they say
           beside the quoted figures, and docs/results.md with their rows. Stopped, it goes on when
           it is typed again. Where the hub is out of reach, a line says so, and nothing is written.

@@ -7,6 +7,7 @@ and a verdict: "may be luck", unless all seeds agree on its sign and the interva
 one seed nobody knows how much is luck.
 """
 
+from collections import Counter
 from statistics import mean, stdev
 
 from docs.results import tables
@@ -58,24 +59,27 @@ def gain(ours, theirs, part="evaluated"):
 
 def machines(found):
     """On what some runs were made: a sentence for each kind of machine."""
-    kinds = {}
+    kinds = Counter()
     for one in found:
         device = one["run"]["device"]
-        kind = f"{device['name']}, {device['threads']} threads, {device['precision']}"
-        kinds.setdefault(kind, []).append(one)
+        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
+        kinds[f"{device['name']}, {threads}, {device['precision']}"] += 1
     if len(kinds) == 1:
         return f"On {kinds.popitem()[0]}."
-    return f"On {'; '.join(f'{kind} ({len(some)} runs)' for kind, some in kinds.items())}."
+    return f"On {'; '.join(f'{kind} ({count} runs)' for kind, count in kinds.items())}."
 
 
 def against(names, part="evaluated"):
     """Rows (name, figures, points above the first name, runs) of all names that are recorded."""
-    first, rows = runs(names[0]), []
+    first, rows = [one for one in runs(names[0]) if part in one], []
     for name in names:
+        before = len(tables.READ)
         found = [one for one in runs(name) if part in one]
         if found:
             shown = over_seeds(figures_of(found, part))
             rows.append((name, shown, gain(found, first, part) if rows else "", found))
+        else:
+            del tables.READ[before:]  # their commit is not this table's
     return rows
 
 

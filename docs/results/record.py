@@ -25,7 +25,7 @@ from docs.results.learned import LIKE_OTHERS
 from extras.calibration import calibration_error, reliability, temperature_for
 from extras.kept import read_answers
 from extras.trial import train
-from support.errors import run_command
+from support.errors import UserError, run_command
 from support.files import read_json, write_whole
 
 RESULTS = Path(__file__).resolve().parent
@@ -168,13 +168,21 @@ def main():
     if not names:
         for name, seed in every:
             print(f"{name + '-' + str(seed):20} {state(path_of(name, seed))}")
-    todo = [one for word in names for one in every if word in (one[0], f"{one[0]}-{one[1]}")]
+    todo = []
+    for word in names:
+        found = [one for one in every if word in (one[0], f"{one[0]}-{one[1]}")]
+        if not found:
+            raise UserError(f"{word} is no run: python -m docs.results.record lists them")
+        if not test and found[0][0] in (*ASKED, *TRAINER):
+            raise UserError(f"{word} has no validation figures of its own: add --test")
+        todo += found
+    wanted = ("-", "validated") if test else ("-",)
+    todo = [one for one in todo if state(path_of(*one)) in wanted]
     if len(todo) == 1:
         return record(*todo[0], test)
     # Each in a program of its own, or the memory of one would count for the next.
     for name, seed in todo:
-        if state(path_of(name, seed)) not in ("tested", "" if test else "validated"):
-            module("-m", "docs.results.record", f"{name}-{seed}", *["--test"] * test)
+        module("-m", "docs.results.record", f"{name}-{seed}", *["--test"] * test)
     return None
 
 

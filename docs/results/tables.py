@@ -111,8 +111,10 @@ def search_command(found, tested=True):
     fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
     vary = [f"{name}={value}" for name, value in options.items()]
     seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
-    n = found[0]["evaluated"]["figures"]["n"] if tested else 0
-    test = "" if not tested else " --test" if n == 25_000 else f" --test {n}"
+    test = ""
+    if tested:
+        n = found[0]["evaluated"]["figures"]["n"]
+        test = " --test" if n == 25_000 else f" --test {n}"
     return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid{test} --", *fixed])
 
 

@@ -1,9 +1,9 @@
 """How sure a model is, and how often it is right.
 
 Teaches   that a probability is a promise: of all answers that are given with 0.8, eight in ten
-          should be right. How to measure how far the promise is kept, and how to mend most of it
-          with one number. And what it is good for: if you may leave the least sure answers to a
-          person, the others have fewer mistakes.
+          should be right. How to measure how far the promise is kept, and what one number, the
+          temperature, can mend of it. And what it is good for: if you may leave the least sure
+          answers to a person, the others have fewer mistakes.
 After     evaluate.py or finetune.py, whose answers it reads. extras.report draws what it finds.
 Run       python -m extras.calibration model
 Expect    a row for each range of probabilities: how many answers, how sure, how many right. Then

@@ -53,8 +53,11 @@ def test_validation_is_recorded_before_anybody_reads_test(recording, tmp_path):
         assert rights(after[part]) == after[part]["figures"]["accuracy"], part
     assert after["evaluated"]["figures"]["n"] == 400, "all of test"
     assert sum(one["n"] for one in after["families"].values()) == 61
-    for error, low, high in (after["calibration"][when] for when in ("before", "after")):
-        assert 0 <= low <= high <= 1 and abs(error - (low + high) / 2) < 0.1
+    loss = after["evaluated"]["figures"]["loss"]
+    assert after["calibration"]["before"]["loss"][0] == pytest.approx(loss, rel=1e-5)
+    for when in ("before", "after"):
+        for value, low, high in after["calibration"][when].values():
+            assert 0 <= low <= high and abs(value - (low + high) / 2) < 0.1
     # The same model, asked otherwise.
     cut = recording("cut", test=True)
     assert cut["run"]["history"] == before["run"]["history"]

@@ -12,7 +12,7 @@ from statistics import mean, stdev
 
 from docs.results import tables
 from docs.results.tables import cells, command_of, markdown, measured, over_seeds, read, runs
-from docs.results.tables import search_command
+from docs.results.tables import search_command, spread
 from extras.compare import difference_interval
 
 
@@ -66,20 +66,26 @@ def machines(found):
         kinds[f"{device['name']}, {threads}, {device['precision']}"] += 1
     if len(kinds) == 1:
         return f"On {kinds.popitem()[0]}."
-    return f"On {'; '.join(f'{kind} ({count} runs)' for kind, count in kinds.items())}."
+    counted = [f"{kind} ({n} run{'s' * (n > 1)})" for kind, n in kinds.items()]
+    return f"On {'; '.join(counted)}."
+
+
+def having(name, part):
+    """The runs of a name that hold such a part. (Without any, their commits are no table's.)"""
+    before = len(tables.READ)
+    found = [one for one in runs(name) if part in one]
+    if not found:
+        del tables.READ[before:]
+    return found
 
 
 def against(names, part="evaluated"):
     """Rows (name, figures, points above the first name, runs) of all names that are recorded."""
-    first, rows = [one for one in runs(names[0]) if part in one], []
+    first, rows = having(names[0], part), []
     for name in names:
-        before = len(tables.READ)
-        found = [one for one in runs(name) if part in one]
-        if found:
+        if found := having(name, part):
             shown = over_seeds(figures_of(found, part))
             rows.append((name, shown, gain(found, first, part) if rows else "", found))
-        else:
-            del tables.READ[before:]  # their commit is not this table's
     return rows
 
 
@@ -195,6 +201,47 @@ def experiments():
     return f"{markdown([*header, 'the whole command'], rows)}\n\n{machines(every)}"
 
 
+# ------------------------------------------------------------------------------ the main runs again
+def seed_of(run):
+    return run["run"]["arguments"]["seed"]
+
+
+def behaviour():
+    """How many sentences of each family are right, seed by seed: a column for each main run."""
+    header, columns = ["family"], []
+    for name in ("imdb-2000", "imdb-all"):
+        found = having(name, "families")
+        if not found:
+            continue
+        seeds = ", ".join(str(seed_of(one)) for one in found)
+        header.append(f"`{command_of(found[0])}`: right, by seed ({seeds})")
+        families = [one["families"] for one in found]
+        cells = {}
+        for family, one in families[0].items():
+            rights = ", ".join(str(each[family]["right"]) for each in families)
+            cells[family] = f"{rights} of {one['n']}"
+        totals = [sum(one["right"] for one in each.values()) for each in families]
+        n = sum(one["n"] for one in families[0].values())
+        cells["all"] = f"{', '.join(map(str, totals))} of {n}: {spread([x / n for x in totals])}"
+        columns.append(cells)
+    rows = [[family, *(cells[family] for cells in columns)] for family in columns[0]]
+    return markdown(header, rows)
+
+
+def calibration():
+    """Expected calibration error and loss, before and after the temperature, run by run."""
+    rows = []
+    for name in ("imdb-2000", "imdb-all"):
+        for one in having(name, "calibration"):
+            found = one["calibration"]
+            row = [f"`{command_of(one)} --seed {seed_of(one)}`", f"{found['temperature']:.2f}"]
+            for key, shown in (("error", "{:.1%} ({:.1%} to {:.1%})"), ("loss", "{:.3f}")):
+                row += [shown.format(*found[when][key]) for when in ("before", "after")]
+            rows.append(row)
+    header = ["run", "temperature", "error (95 % interval)", "after the temperature"]
+    return markdown([*header, "loss", "after the temperature"], rows)
+
+
 # ------------------------------------------------------------------------------ what others quote
 # After all 25,000 train reviews, in percent: the paper (Sanh et al. 2019), and cards of public
 # models on the hub, the lowest and the highest.
@@ -229,5 +276,7 @@ SECTIONS = {
     "curve": curve,
     "accumulation": accumulation,
     "experiments": experiments,
+    "behaviour": behaviour,
+    "calibration": calibration,
     "distilbert": distilbert,
 }

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from docs.results.learned import LIKE_OTHERS
 from extras.calibration import calibration_error, reliability, temperature_for
@@ -94,6 +95,12 @@ def pack(right):
     return f"{int(bits, 2):0{len(bits) // 4}x}"
 
 
+def rights_of(path):
+    """Which answers are right in a file of `evaluate.py --save`, packed."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return pack([row["label"] == row["predicted"] for row in csv.DictReader(file)])
+
+
 def record(name, seed, test):
     """Train a run if it has to be; write down its figures: of validation, or of test as well.
 
@@ -111,9 +118,7 @@ def record(name, seed, test):
         kept = [MODELS / f"{name}-{seed}.{kind}" for kind in ("json", "csv")]
         module("evaluate.py", "--model", folder, *options, "--results", kept[0], "--save", kept[1])
         found = read_json(kept[0])
-        with open(kept[1], encoding="utf-8", newline="") as file:
-            right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
-        found["evaluated"]["right"] = pack(right)
+        found["evaluated"]["right"] = rights_of(kept[1])
         if name in LOOKED_INTO:
             kept = MODELS / f"{name}-{seed}-behaviour.json"
             module("-m", "extras.behaviour", "--model", folder, "--results", kept)
@@ -132,21 +137,25 @@ def record(name, seed, test):
 
 
 def calibration(folder, draws=500):
-    """How honest the probabilities are: [error, low, high] before and after the temperature.
+    """How honest the probabilities are, before and after the temperature: calibration error, loss.
 
-    The ends are those of 95 % of the errors of reviews drawn from these, with replacement (the
-    bootstrap: Efron 1979).
+    Each as [value, low, high]: the ends are those of 95 % of the values of reviews that are drawn
+    from these, with replacement (the bootstrap: Efron 1979).
     """
     test, held_out = (read_answers(folder, role) for role in ("test", "validation"))
     temperature, labels = temperature_for(test, held_out), test["labels"]
     found, chance = {"temperature": temperature}, torch.Generator().manual_seed(0)
     for name, divisor in (("before", 1.0), ("after", temperature)):
-        logits, errors = test["logits"] / divisor, []
-        for _ in range(draws):
+        values = []
+        for draw in range(1 + draws):
             rows = torch.randint(len(labels), (len(labels),), generator=chance)
-            errors.append(calibration_error(reliability(logits[rows], labels[rows])))
-        ends = torch.tensor(errors).quantile(torch.tensor([0.025, 0.975])).tolist()
-        found[name] = [calibration_error(reliability(logits, labels)), *ends]
+            rows = rows if draw else torch.arange(len(labels))  # at first all, each once
+            logits = test["logits"][rows] / divisor
+            error = calibration_error(reliability(logits, labels[rows]))
+            values.append([error, cross_entropy(logits, labels[rows]).item()])
+        ends = torch.tensor(values[1:]).quantile(torch.tensor([0.025, 0.975]), dim=0)
+        columns = zip(values[0], *ends.tolist())
+        found[name] = dict(zip(("error", "loss"), map(list, columns)))
     return found
 
 

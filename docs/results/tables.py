@@ -191,25 +191,17 @@ def cuts():
     )
 
 
-def behaviour():
-    """Families of sentences; docs/results/behaviour.json is of extras.behaviour --results."""
-    (found,) = read("behaviour.json")
-    families = found["families"]
-    total = [sum(row[key] for row in families.values()) for key in ("right", "n")]
-    rows = [[name, f"{row['right']} of {row['n']}"] for name, row in families.items()]
-    return markdown(["family", "right"], [*rows, ["all", f"{total[0]} of {total[1]}"]])
-
-
 def windows():
     """What reading all of a long review gains; of extras.compare --results."""
     (found,) = read("windows.json")
     a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
     gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
     return (
-        f"Of {n:,} test reviews, the first model of [the main runs](#the-main-runs), seed 42, got "
-        f"{(both + a) / n:.2%} right with `--windows`, and {(both + b) / n:.2%} without it: "
-        f"{gain} points (95 % interval {low} to {high}; McNemar's p = {mcnemar(a, b):.2g}). To "
-        "repeat it: `python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
+        f"Of {n:,} test reviews, a model of the first of [the main runs](#the-main-runs), seed 42, "
+        f"of that day, got {(both + a) / n:.2%} right with `--windows`, and {(both + b) / n:.2%} "
+        f"without it: {gain} points (95 % interval {low} to {high}; McNemar's p = "
+        f"{mcnemar(a, b):.2g}). To repeat it: "
+        "`python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
         "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
     )
 
@@ -251,7 +243,6 @@ SECTIONS = {
     "lengths": lengths,
     "cuts": cuts,
     "validation": validation,
-    "behaviour": behaviour,
     "windows": windows,
     "speed": speed,
     "profile": profile,

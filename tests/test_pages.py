@@ -83,28 +83,35 @@ def test_one_altered_digit_is_found(name):
         assert pages.rewrite(altered) == part != altered
 
 
-def test_the_one_command_beside_a_row_repeats_its_runs():
-    """extras/search.py's, typed again, has the options of every recorded run of that name."""
+def test_the_commands_beside_a_row_repeat_its_runs():
+    """extras/search.py's, typed again, have the options of every recorded run of that name, and its
+    number of threads, which changes the last digit of a sum.
+    """
     files = (PROJECT / "docs" / "results").glob("run-*.json")
     for name in {path.stem.removeprefix("run-").rpartition("-")[0] for path in files} - {"demo"}:
         found = tables.runs(name)
-        tested = all("evaluated" in one for one in found)
-        command = shlex.split(tables.search_command(found, tested))
-        assert command[:3] == ["python", "-m", "extras.search"]
-        assert ("--test" in command) == tested, name
-        words = command[3:]
-        end = words.index("--")
-        vary = dict(word.split("=", 1) for word in words[:end] if "=" in word)
-        recorded = [one["run"]["arguments"] for one in found]
-        # Options of another day: one is a command today, extras.sanity, and one is new.
-        assert not any(one.pop("sanity", False) for one in recorded)
-        assert vary.pop("seed").split(",") == [str(one["seed"]) for one in recorded]
-        for one in recorded:
-            typed = [f"--{key}={value}" for key, value in (vary | {"seed": one["seed"]}).items()]
-            again = vars(parse_arguments("", words[end + 1 :] + typed))
-            found_out = {key for key in FOUND_OUT if again[key] is None}
-            for key in set(one) - found_out - {"out"}:
-                assert again[key] == one[key], f"{name}: {key}"
+        tested, repeated = all("evaluated" in one for one in found), []
+        for shown in tables.search_commands(found, tested).split("<br>"):
+            words = shlex.split(shown.strip("`"))
+            threads = int(words.pop(0).split("=")[1]) if words[0].startswith("OMP_NUM") else 2
+            assert words[:3] == ["python", "-m", "extras.search"]
+            assert ("--test" in words) == tested, name
+            end = words.index("--")
+            vary = dict(word.split("=", 1) for word in words[3:end] if "=" in word)
+            seeds = vary.pop("seed").split(",")
+            repeated += [(int(seed), threads) for seed in seeds]
+            again = [f"--{key}={value}" for key, value in vary.items()]
+            again = vars(parse_arguments("", [*words[end + 1 :], *again]))
+            for one in found:
+                recorded = one["run"]["arguments"]
+                # Options of another day: one is a command today, extras.sanity, and one is new.
+                assert not recorded.get("sanity")
+                unset = {key for key in FOUND_OUT if again[key] is None} | {"sanity"}
+                for key in set(recorded) - unset - {"out", "seed", "resume"}:
+                    assert again[key] == recorded[key], f"{name}: {key}"
+        ran = [one["run"] for one in found]
+        wanted = [(one["arguments"]["seed"], one["device"]["threads"]) for one in ran]
+        assert sorted(repeated) == sorted(wanted), name
 
 
 @pytest.mark.parametrize("name", FROM_FILES)

@@ -12,7 +12,7 @@ from statistics import mean, stdev
 
 from docs.results import tables
 from docs.results.tables import cells, command_of, markdown, measured, over_seeds, read, runs
-from docs.results.tables import search_command, spread
+from docs.results.tables import search_commands, spread
 from extras.compare import difference_interval
 
 
@@ -96,7 +96,8 @@ def recorded():
     for name in ("imdb-2000", "imdb-all", "demo"):
         found = runs(name)
         every += found
-        rows.append([f"`{command_of(found[0])}`", *cells(found)])
+        note = " (a rehearsal, on made-up reviews)" if name == "demo" else ""
+        rows.append([f"`{command_of(found[0])}`{note}", *cells(found)])
     header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
     versions = ", ".join(f"{name} {v}" for name, v in every[0]["run"]["versions"].items())
     return (
@@ -115,8 +116,8 @@ def defaults():
     rows, every = [], []
     for name, shown, points, found in against(DEFAULTS, "validated"):
         every += found
-        command = f"`{search_command(found, tested=False)}`"
-        rows.append([f"`--{name.replace('-', ' ', 1)}`", shown, points, command])
+        option = f"`--{name.replace('-', ' ', 1)}`"
+        rows.append([option, shown, points, search_commands(found, tested=False)])
     header = ["option", "validation accuracy", "points against the first (95 % interval)"]
     return f"{markdown([*header, 'command'], rows)}\n\n{machines(every)}"
 
@@ -128,7 +129,7 @@ def truncation():
     for name, _, points, found in against(names):
         parts = [[one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")]
         how = ", ".join(("256-head+tail" if name == "few" else name).split("-", 1))
-        rows.append([how, *map(over_seeds, parts), points, f"`{search_command(found)}`"])
+        rows.append([how, *map(over_seeds, parts), points, search_commands(found)])
         every += found
     header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
     table = markdown([*header, "points, of all, against the first", "command"], rows)
@@ -145,7 +146,7 @@ def curve():
         found, counted = runs(name), read(f"counted-{size}-*.json")
         of_counts = over_seeds([one["test"] for one in counted])
         rows.append([f"{size:,}", over_seeds(figures_of(found)), of_counts])
-        rows[-1].append(f"`{search_command(found)}`")
+        rows[-1].append(search_commands(found))
         every += found
     header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for the first"]
     return f"{markdown(header, rows)}\n\n{machines(every)}"
@@ -195,7 +196,7 @@ def experiments():
     for name, shown, points, found in against(list(typed)):
         options, expected = typed[name]
         rows.append([f"`{options}`", expected, shown, points, cells(found)[2]])
-        rows[-1].append(f"`{search_command(found)}`")
+        rows[-1].append(search_commands(found))
         every += found
     header = ["add this", "expect", "measured", "points against the first", "minutes"]
     return f"{markdown([*header, 'the whole command'], rows)}\n\n{machines(every)}"
@@ -234,11 +235,15 @@ def calibration():
     for name in ("imdb-2000", "imdb-all"):
         for one in having(name, "calibration"):
             found = one["calibration"]
-            row = [f"`{command_of(one)} --seed {seed_of(one)}`", f"{found['temperature']:.2f}"]
+            top, n = found["surest"], figures_of([one])[0]["n"]
+            row = [f"`{command_of(one)} --seed {seed_of(one)}`"]
+            row.append(f"{top['n'] / n:.0%}: {top['sure']:.1%} sure, {top['right']:.1%} right")
+            row.append(f"{found['temperature']:.2f}")
             for key, shown in (("error", "{:.1%} ({:.1%} to {:.1%})"), ("loss", "{:.3f}")):
                 row += [shown.format(*found[when][key]) for when in ("before", "after")]
             rows.append(row)
-    header = ["run", "temperature", "error (95 % interval)", "after the temperature"]
+    header = ["run", "answers given with 0.93 or more", "temperature", "error (95 % interval)"]
+    header.append("after the temperature")
     return markdown([*header, "loss", "after the temperature"], rows)
 
 

@@ -145,6 +145,7 @@ def calibration(folder, draws=500):
     test, held_out = (read_answers(folder, role) for role in ("test", "validation"))
     temperature, labels = temperature_for(test, held_out), test["labels"]
     found, chance = {"temperature": temperature}, torch.Generator().manual_seed(0)
+    found["surest"] = reliability(test["logits"], labels)[-1]  # of its ranges of probabilities
     for name, divisor in (("before", 1.0), ("after", temperature)):
         values = []
         for draw in range(1 + draws):

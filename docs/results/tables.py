@@ -105,7 +105,7 @@ def command_of(run):
 
 
 def search_command(found, tested=True):
-    """The one command that repeats a row of runs: each seed is trained, and tested or not."""
+    """The one command that repeats some runs: each seed is trained, and tested or not."""
     words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
     options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
     fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
@@ -116,6 +116,19 @@ def search_command(found, tested=True):
         n = found[0]["evaluated"]["figures"]["n"]
         test = " --test" if n == 25_000 else f" --test {n}"
     return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid{test} --", *fixed])
+
+
+def search_commands(found, tested=True):
+    """A cell with the commands for a row: one, or two where its runs had other numbers of threads.
+
+    Two threads are what torch takes on the two cores of these machines, and nobody has to type.
+    """
+    shown = []
+    for threads in sorted({one["run"]["device"]["threads"] for one in found}, reverse=True):
+        some = [one for one in found if one["run"]["device"]["threads"] == threads]
+        prefix = "" if threads == 2 else f"OMP_NUM_THREADS={threads} "
+        shown.append(f"`{prefix}{search_command(some, tested)}`")
+    return "<br>".join(shown)
 
 
 def accuracies(found):

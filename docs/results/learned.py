@@ -239,12 +239,11 @@ def calibration():
             row = [f"`{command_of(one)} --seed {seed_of(one)}`"]
             row.append(f"{top['n'] / n:.0%}: {top['sure']:.1%} sure, {top['right']:.1%} right")
             row.append(f"{found['temperature']:.2f}")
-            for key, shown in (("error", "{:.1%} ({:.1%} to {:.1%})"), ("loss", "{:.3f}")):
-                row += [shown.format(*found[when][key]) for when in ("before", "after")]
-            rows.append(row)
-    header = ["run", "answers given with 0.93 or more", "temperature", "error (95 % interval)"]
-    header.append("after the temperature")
-    return markdown([*header, "loss", "after the temperature"], rows)
+            both = [found[when] for when in ("before", "after")]
+            row += ["{:.1%} ({:.1%} to {:.1%})".format(*one["error"]) for one in both]
+            rows.append([*row, "{:.3f}, {:.3f}".format(*(one["loss"][0] for one in both))])
+    header = ["run", "given with 0.93 or more", "temperature", "error before (95 % interval)"]
+    return markdown([*header, "error after", "loss before, after"], rows)
 
 
 # ------------------------------------------------------------------------------ what others quote

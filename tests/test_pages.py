@@ -107,7 +107,7 @@ def test_the_commands_beside_a_row_repeat_its_runs():
                 # Options of another day: one is a command today, extras.sanity, and one is new.
                 assert not recorded.get("sanity")
                 unset = {key for key in FOUND_OUT if again[key] is None} | {"sanity"}
-                for key in set(recorded) - unset - {"out", "seed", "resume"}:
+                for key in set(recorded) - unset - {"out", "seed"}:
                     assert again[key] == recorded[key], f"{name}: {key}"
         ran = [one["run"] for one in found]
         wanted = [(one["arguments"]["seed"], one["device"]["threads"]) for one in ran]

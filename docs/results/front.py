@@ -101,7 +101,7 @@ def short():
         tests = [one["test"] for one in read(f"{seeds}.json")]
         rows.append([f"counting words, {learned}", tests, f"{counted['seconds'] / 60:.1f}"])
         figures = [one["evaluated"]["figures"] for one in found]
-        # Beside the minutes stands the precision: where a CPU has bf16, it is much faster.
+        # Beside the minutes stands the precision: bf16 and fp32 are not to be compared.
         trained = [one["run"] for one in found]
         minutes = min((minutes_of(run), run["device"]["precision"]) for run in trained)
         rows.append([f"`finetune.py`, {learned}", figures, "{:.0f}, in {}".format(*minutes)])

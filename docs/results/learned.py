@@ -217,15 +217,16 @@ def behaviour():
         seeds = ", ".join(str(seed_of(one)) for one in found)
         header.append(f"`{command_of(found[0])}`: right, by seed ({seeds})")
         families = [one["families"] for one in found]
-        cells = {}
+        column = {}
         for family, one in families[0].items():
             rights = ", ".join(str(each[family]["right"]) for each in families)
-            cells[family] = f"{rights} of {one['n']}"
+            column[family] = f"{rights} of {one['n']}"
         totals = [sum(one["right"] for one in each.values()) for each in families]
         n = sum(one["n"] for one in families[0].values())
-        cells["all"] = f"{', '.join(map(str, totals))} of {n}: {spread([x / n for x in totals])}"
-        columns.append(cells)
-    rows = [[family, *(cells[family] for cells in columns)] for family in columns[0]]
+        shown, share = ", ".join(map(str, totals)), spread([total / n for total in totals])
+        column["all"] = f"{shown} of {n}: {share}"
+        columns.append(column)
+    rows = [[family, *(column[family] for column in columns)] for family in columns[0]]
     return markdown(header, rows)
 
 
@@ -242,8 +243,9 @@ def calibration():
             both = [found[when] for when in ("before", "after")]
             row += ["{:.1%} ({:.1%} to {:.1%})".format(*one["error"]) for one in both]
             rows.append([*row, "{:.3f}, {:.3f}".format(*(one["loss"][0] for one in both))])
-    header = ["run", "given with 0.93 or more", "temperature", "error before (95 % interval)"]
-    return markdown([*header, "error after", "loss before, after"], rows)
+    header = ["run", f"given with {top['low']:.2f} or more", "temperature"]
+    header += ["error before (95 % interval)", "error after", "loss before, after"]
+    return markdown(header, rows)
 
 
 # ------------------------------------------------------------------------------ what others quote

@@ -210,10 +210,10 @@ def windows():
     a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
     gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
     return (
-        f"Of {n:,} test reviews, a model of the first of [the main runs](#the-main-runs), seed 42, "
-        f"of that day, got {(both + a) / n:.2%} right with `--windows`, and {(both + b) / n:.2%} "
-        f"without it: {gain} points (95 % interval {low} to {high}; McNemar's p = "
-        f"{mcnemar(a, b):.2g}). To repeat it: "
+        f"Of {n:,} test reviews, an older model, trained like the first of [the main "
+        f"runs](#the-main-runs), seed 42, got {(both + a) / n:.2%} right with `--windows`, "
+        f"and {(both + b) / n:.2%} without it: {gain} points (95 % interval {low} to {high}; "
+        f"McNemar's p = {mcnemar(a, b):.2g}). To repeat it: "
         "`python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
         "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
     )

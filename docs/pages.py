@@ -14,13 +14,14 @@ import re
 import subprocess
 from pathlib import Path
 
-from docs.results import front, learned, tables, tools
+from docs.results import changes, front, learned, tables, tools
 from support.files import digest, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 COMMITS = ROOT / "docs" / "results" / "commits.json"
-SECTIONS = tables.SECTIONS | learned.SECTIONS | front.SECTIONS | tools.SECTIONS
+SECTIONS = tables.SECTIONS | learned.SECTIONS | changes.SECTIONS | front.SECTIONS
+SECTIONS |= tools.SECTIONS
 # These stand within a text, or come from no file, and have no line about their commit.
 INSIDE = {"caption", "screen", "needs", "chapters", "lengths", "cuts", "accumulation", "width"}
 SECTION = re.compile(r"<!-- ([\w-]+): docs/pages.py writes this -->\n(.*?)<!-- \1 ends -->", re.S)

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from dataset import encode, make_batches
-from docs.results.tables import read, runs
+from docs.results.changes import counted_like
+from docs.results.tables import accuracies, read, runs
 from extras.charts import COLORS, error_bars, new_picture, to_svg
 from support import demo
 from support.banner import padding_share
@@ -75,10 +76,9 @@ def reviews():
     """Accuracy against train reviews, and the baseline beside it."""
     lines = {"finetune.py (MiniLM)": [], "counting words": []}
     for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
-        ours = [one["evaluated"]["figures"] for one in runs(name)]
-        counted = [one["test"] for one in read(f"counted-{size}-*.json")]
-        for found, points in zip((ours, counted), lines.values()):
-            shares = [one["correct"] / one["n"] for one in found]
+        ours = runs(name)
+        for found, points in zip((ours, counted_like(ours)), lines.values()):
+            shares = accuracies(found)
             points.append((size, mean(shares), stdev(shares)))
 
     def draw():

@@ -174,16 +174,6 @@ def test_recorded_runs_are_whole_and_name_no_machine():
         assert not re.search(r'"(/|[A-Z]:)', json.dumps(one)), path
 
 
-def test_a_run_that_stands_in_two_tables_has_one_result():
-    """Beside Trainer's stands the very run of the first table."""
-    (found,) = tables.read("accuracy-all.json")
-    (ours,) = [run for run in found["runs"] if run["way"].startswith("`finetune.py`")]
-    (recorded,) = tables.read("run-imdb-all-42.json")
-    figures = recorded["evaluated"]["figures"]
-    assert (ours["correct"], ours["n"]) == (figures["correct"], figures["n"])
-    assert f"{recorded['run']['splits']['train']['reviews']:,}" in found["title"]
-
-
 @pytest.mark.parametrize(
     "words",
     [

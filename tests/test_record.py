@@ -1,6 +1,7 @@
-"""docs/results/record.py and learned.py: how figures are recorded, and when two of them differ."""
+"""docs/results/record.py and differences.py: how figures are recorded, and when two differ."""
 
 import copy
+import csv
 import json
 import os
 import random
@@ -9,8 +10,10 @@ import re
 import pytest
 from conftest import PROJECT, run_script
 
-from docs.results import learned, record, tables
+from docs.results import changes, learned, record, tables
+from docs.results.differences import gain, only_right
 from extras.compare import difference_interval, mcnemar
+from support import demo
 
 
 @pytest.fixture
@@ -23,10 +26,12 @@ def recording(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ASKED", {"cut": ("tiny", "--subset 30 --max-length 8")})
     monkeypatch.setattr(record, "WHOLE", ("tiny",))
     monkeypatch.setattr(record, "LOOKED_INTO", ("tiny",))
+    monkeypatch.setattr(record, "COUNTED", {"counted": f"--data {demo.REVIEWS} --subset 60"})
+    monkeypatch.setattr(record, "FEW", 30)
 
     def run(name, test):
         record.record(name, 42, test)
-        return json.loads((tmp_path / f"run-{name}-42.json").read_text(encoding="utf-8"))
+        return json.loads(record.path_of(name, 42).read_text(encoding="utf-8"))
 
     return run
 
@@ -62,6 +67,19 @@ def test_validation_is_recorded_before_anybody_reads_test(recording, tmp_path):
     cut = recording("cut", test=True)
     assert cut["run"]["history"] == before["run"]["history"]
     assert cut["evaluated"]["figures"]["n"] == 30
+    # And counting words, asked about the same reviews. Those 30 are found among all answers.
+    counted = recording("counted", test=True)["evaluated"]
+    every, cut_rows = (
+        list(csv.DictReader(open(tmp_path / "recorded" / f"{name}-42.csv", encoding="utf-8")))
+        for name in ("counted", "cut")
+    )
+    assert [counted[n]["figures"]["n"] for n in ("30", "400")] == [30, 400]
+    right = {row["text"]: row["label"] == row["predicted"] for row in every}
+    wanted = [right[row["text"]] for row in cut_rows]
+    assert counted["30"]["right"] == record.pack(wanted) and 0 < sum(wanted) < 30
+    assert counted["400"]["figures"]["correct"] == sum(
+        row["label"] == row["predicted"] for row in every
+    )
     assert not re.search(r'"(/|[A-Z]:)', json.dumps([after, cut])), "no folder of anybody's"
 
 
@@ -115,7 +133,7 @@ def made_up(shares, n=5000, first=0):
 def test_a_difference_is_claimed_only_beyond_both_kinds_of_luck(shares, others, verdict):
     """The luck of the test reviews, which the interval shows, and that of training, which the
     seeds show. A table that says "better" for less would mislead."""
-    said = learned.gain(made_up(shares), made_up(others, first=100))
+    said = gain(made_up(shares), made_up(others, first=100))
     assert said.endswith(verdict)
     points = 100 * (sum(shares) - sum(others)) / 3
     assert said.startswith(f"{points:+.2f} ± ")
@@ -124,22 +142,51 @@ def test_a_difference_is_claimed_only_beyond_both_kinds_of_luck(shares, others, 
 def test_the_interval_is_extras_compare_s():
     """For one seed to the last digit; three seeds that answer alike do not make it narrower."""
     one, other = made_up([0.90] * 3), made_up([0.88] * 3, first=100)
-    only_a, only_b, n = learned.only_right(one[0], other[0], "evaluated")
+    only_a, only_b, n = only_right(one[0], other[0], "evaluated")
     value, low, high = (100 * x for x in difference_interval(only_a, only_b, n))
-    assert learned.gain(one[:1], other[:1]).startswith(f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
-    assert (low > 0) == (mcnemar(only_a, only_b) < 0.05) == ("better" in learned.gain(one, other))
-    assert learned.gain(one[:1], other[:1]).endswith(": one seed"), "which may be a lucky one"
+    assert gain(one[:1], other[:1]).startswith(f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
+    assert (low > 0) == (mcnemar(only_a, only_b) < 0.05) == ("better" in gain(one, other))
+    assert gain(one[:1], other[:1]).endswith(": one seed"), "which may be a lucky one"
     alike = [copy.deepcopy(found[0]) for found in (one, other) for _ in range(3)]
     for at, run in enumerate(alike):
         run["run"]["arguments"]["seed"] = at % 3
-    assert f"({low:+.2f} to {high:+.2f})" in learned.gain(alike[:3], alike[3:])
+    assert f"({low:+.2f} to {high:+.2f})" in gain(alike[:3], alike[3:])
 
 
 def test_only_the_same_seeds_are_compared():
     """Another seed draws other train reviews: the difference would be one of the draw as well."""
     three, others = made_up([0.8, 0.9, 0.8]), made_up([0.7, 0.8, 0.9], first=100)
-    assert learned.gain(three, others[1:2]) == learned.gain(three[1:2], others)
-    assert learned.gain(three, others[1:2]).startswith("+10.00 (")
+    assert gain(three, others[1:2]) == gain(three[1:2], others)
+    assert gain(three, others[1:2]).startswith("+10.00 (")
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Runs of some names, in place of the recorded ones: what they got right is known exactly."""
+    names = ("few", "epochs-6", "batch-32", "warmup-0", "512")
+    shares = ([0.88] * 3, [0.80] * 3, [0.92] * 3, [0.88, 0.88, 0.89], [0.95])
+    known = {name: made_up(s, first=100 * at) for at, (name, s) in enumerate(zip(names, shares))}
+    monkeypatch.setattr(changes, "having", lambda name, part: known.get(name, []))
+    monkeypatch.setattr(changes, "runs", known.get)
+    for name, value in (("cells", [""] * 4), ("search_commands", ""), ("machines", "")):
+        monkeypatch.setattr(changes, name, lambda found, value=value: value)
+
+
+def test_the_short_answer_has_the_best_change_first_and_nothing_of_one_seed(known):
+    """Who reads three lines should read what helps most; one seed may be a lucky one."""
+    rows = changes.changed().splitlines()[2:]
+    names = ["--batch-size 32", "--warmup 0", "--epochs 6"]
+    assert [row.split("`")[1] for row in rows] == names
+    for row, verdict in zip(rows, ["better", "may be luck", "worse"]):
+        assert row.split(" | ")[2] == verdict
+
+
+def test_a_guess_that_was_not_confirmed_is_named(known):
+    """Six epochs were to be better, large batches and no warm-up worse. Of one seed (512 tokens)
+    nothing is said.
+    """
+    last = changes.experiments().splitlines()[-1]
+    assert "not confirmed: `--epochs 6`, `--warmup 0`, `--batch-size 32`. " in last
 
 
 # ------------------------------------------------------------------------------ DistilBERT itself

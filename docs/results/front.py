@@ -41,21 +41,26 @@ def caption():
 
 def needs():
     """How long the main job takes, and how much disk."""
-    (found,), (bench,) = read("screen-main.json"), read("benchmark-amd-epyc-2-bf16.json")
+    (found,) = read("screen-main.json")
     device, run = found["run"]["device"], found["run"]
-    speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
     sizes = {role: split["reviews"] for role, split in run["splits"].items()}
     epochs, shown = run["arguments"]["epochs"], "\n".join(found["lines"])
     judged = epochs * sizes["validation"] + sizes["test"]
-    seconds = epochs * sizes["train"] / speed["train-256"]["finetune.py"]["reviews_per_second"]
-    seconds += judged / speed["score-256"]["evaluate.py"]["reviews_per_second"]
     larger = DISTILBERT / int(re.search(r"([\d,]+) parameters", shown)[1].replace(",", ""))
+    times = []
+    for bench in read("benchmark-amd-epyc-2-*.json"):
+        speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
+        if "train-256" not in speed:
+            continue
+        seconds = epochs * sizes["train"] / speed["train-256"]["finetune.py"]["reviews_per_second"]
+        seconds += judged / speed["score-256"]["evaluate.py"]["reviews_per_second"]
+        times.append(f"{in_words(seconds)} in {bench['precision']}")
     return (
         f"**Time.** The run above took {in_words(found['seconds'])} on a CPU ({device['name']}, "
         f"{device['threads']} cores, {device['precision']}). DistilBERT is {larger:.0f} times as "
-        f"large: by its [measured speed](docs/speed.md) it needs {in_words(seconds)} on "
-        f"{bench['threads']} cores that multiply {bench['precision']} natively, and longer on "
-        "others. GPUs could not be measured yet.\n"
+        f"large: by its [measured speed](docs/speed.md) it needs {' or '.join(times)} on "
+        f"{bench['threads']} cores. (bf16 is taken where the CPU multiplies it natively.) GPUs "
+        "could not be measured yet.\n"
         f"**Disk.** {size(found['environment_bytes'])} for the packages. This run needs "
         f"{size(found['peak_disk_bytes'])} more while it lasts, for its last two checkpoints, and "
         f"leaves {size(found['saved_bytes'])} behind; with DistilBERT {larger:.0f} times as much."
@@ -92,9 +97,9 @@ def short():
     """The small table: what comes out, beside what it has to beat. All of it on all of test."""
     rows = []
     # All seeds of counting words on 2,000 reviews, the one of all; seconds are of a quiet machine.
-    for name, timed, seeds in (
-        ("imdb-2000", "baseline-imdb-2000", "counted-2000-*"),
-        ("imdb-all", "baseline-imdb", "baseline-imdb"),
+    for name, timed, seeds, peer in (
+        ("imdb-2000", "baseline-imdb-2000", "counted-2000-*", "trainer-2000-*"),
+        ("imdb-all", "baseline-imdb", "baseline-imdb", "trainer-all-*"),
     ):
         (counted,), found = read(f"{timed}.json"), runs(name)
         learned = f"{counted['train_reviews']:,} reviews"
@@ -104,10 +109,9 @@ def short():
         # Beside the minutes stands the precision: bf16 and fp32 are not to be compared.
         trained = [one["run"] for one in found]
         minutes = min((minutes_of(run), run["device"]["precision"]) for run in trained)
+        theirs = [one["evaluated"]["figures"] for one in read(f"{peer}.json")]
+        rows.append([f"transformers' Trainer, its defaults, {learned}", theirs, ""])
         rows.append([f"`finetune.py`, {learned}", figures, "{:.0f}, in {}".format(*minutes)])
-    (beside,) = read("accuracy-all.json")
-    peer = [run for run in beside["runs"] if "Trainer" in run["way"]]
-    rows.append([f"transformers' Trainer, its defaults, {learned}", peer, ""])
     (n,) = {one["n"] for _, figures, _ in rows for one in figures}
     shown = []
     for way, figures, minutes in rows:

@@ -1,95 +1,17 @@
-"""The measured parts of docs/results.md that tell of runs, as tables.py has others.
+"""The measured parts of docs/results.md that tell of runs: what comes out, beside what.
 
 Run       python -m docs.pages, which writes them into the page
 
-What was run, docs/results/record.py says. A difference between two rows is told with an interval
-and a verdict: "may be luck", unless all seeds agree on its sign and the interval leaves out 0. Of
-one seed nobody knows how much is luck.
+What was run, docs/results/record.py says.
 """
 
-from collections import Counter
-from statistics import mean, stdev
-
 from docs.results import tables
-from docs.results.tables import cells, command_of, markdown, measured, over_seeds, read, runs
+from docs.results.differences import against, figures_of, gain, having, machines, seed_of
+from docs.results.tables import by_seed_and_mean, cells, command_of, markdown, measured, read, runs
 from docs.results.tables import search_commands, spread
-from extras.compare import difference_interval
 
 
-# ------------------------------------------------------------------------------ helpers
-def figures_of(found, part="evaluated"):
-    return [one[part]["figures"] for one in found]
-
-
-def only_right(one, other, part):
-    """(only the one, only the other, n): the reviews of a split that only one of two got right."""
-    a, b = (int(run[part]["right"], 16) for run in (one, other))  # a bit for each review
-    return (a & ~b).bit_count(), (b & ~a).bit_count(), one[part]["figures"]["n"]
-
-
-def difference(ours, theirs, part="evaluated"):
-    """How far `ours` is above `theirs`: ([points of each seed that both have], low, high, verdict).
-
-    Seed by seed the reviews are counted that only one of the two got right, as extras.compare does.
-    The interval is the one of extras.compare for the mean of these counts: three seeds answer the
-    same reviews, so they are no more reviews than one seed's. part: "evaluated" (which is test) or
-    "validated". None if answers were not recorded.
-    """
-    if any("right" not in run.get(part, {}) for run in (*ours, *theirs)):
-        return None
-    ours, theirs = ({one["run"]["arguments"]["seed"]: one for one in f} for f in (ours, theirs))
-    both = [seed for seed in ours if seed in theirs]  # another seed draws other train reviews
-    counts = [only_right(ours[seed], theirs[seed], part) for seed in both]
-    points = [100 * (a - b) / n for a, b, n in counts]
-    low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
-    sure = low * high > 0 and len({point > 0 for point in points}) == 1
-    verdict = ("better" if low > 0 else "worse") if sure else "may be luck"
-    return points, low, high, verdict if len(points) > 1 else "one seed"
-
-
-def gain(ours, theirs, part="evaluated"):
-    """The same in words."""
-    found = difference(ours, theirs, part)
-    if found is None:
-        return "-"
-    points, low, high, verdict = found
-    more = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
-    return f"{mean(points):+.2f}{more} ({low:+.2f} to {high:+.2f}): {verdict}"
-
-
-def machines(found):
-    """On what some runs were made: a sentence for each kind of machine."""
-    kinds = Counter()
-    for one in found:
-        device = one["run"]["device"]
-        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
-        kinds[f"{device['name']}, {threads}, {device['precision']}"] += 1
-    if len(kinds) == 1:
-        return f"On {kinds.popitem()[0]}."
-    counted = [f"{kind} ({n} run{'s' * (n > 1)})" for kind, n in kinds.items()]
-    return f"On {'; '.join(counted)}."
-
-
-def having(name, part):
-    """The runs of a name that hold such a part. (Without any, their commits are no table's.)"""
-    before = len(tables.READ)
-    found = [one for one in runs(name) if part in one]
-    if not found:
-        del tables.READ[before:]
-    return found
-
-
-def against(names, part="evaluated"):
-    """Rows (name, figures, points above the first name, runs) of all names that are recorded."""
-    first, rows = having(names[0], part), []
-    for name in names:
-        if found := having(name, part):
-            shown = over_seeds(figures_of(found, part))
-            rows.append((name, shown, gain(found, first, part) if rows else "", found))
-    return rows
-
-
-# ------------------------------------------------------------------------------ the sections
+# ------------------------------------------------------------------------------ the main runs
 def recorded():
     """The main runs, seed by seed."""
     rows, every = [], []
@@ -108,105 +30,52 @@ def recorded():
 
 
 # What may become a default: judged by validation alone, before any of it has seen test.
-DEFAULTS = ("lr-5e-5", "lr-2e-5", "lr-1e-4", "lr-2e-4")
+DEFAULTS = {
+    "lr-5e-5": "--lr 5e-5",
+    "lr-2e-5": "--lr 2e-5",
+    "lr-1e-4": "--lr 1e-4",
+    "lr-2e-4": "--lr 2e-4",
+    "batch-8": "--batch-size 8",
+    "batch-32": "--batch-size 32",
+    "warmup-0": "--warmup 0",
+    "epochs-6": "--epochs 6",
+}
 
 
 def defaults():
     """Which options are the best by validation. The first is what the others are compared with."""
     rows, every = [], []
-    for name, shown, points, found in against(DEFAULTS, "validated"):
+    for name, shown, points, found in against(list(DEFAULTS), "validated"):
         every += found
-        option = f"`--{name.replace('-', ' ', 1)}`"
-        rows.append([option, shown, points, search_commands(found, tested=False)])
+        commands = search_commands(found, tested=False)
+        rows.append([f"`{DEFAULTS[name]}`", shown, points, commands])
     header = ["option", "validation accuracy", "points against the first (95 % interval)"]
     return f"{markdown([*header, 'command'], rows)}\n\n{machines(every)}"
 
 
-def truncation():
-    """Which end of a long review matters: accuracy of short and of cut reviews."""
+def beside_trainer():
+    """Trainer's default recipe on the same train and test reviews as the main runs."""
     rows, every = [], []
-    names = ["few", "256-tail", "256-head", "128-head+tail", "128-tail", "128-head"]
-    for name, _, points, found in against(names):
-        parts = [[one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")]
-        how = ", ".join(("256-head+tail" if name == "few" else name).split("-", 1))
-        rows.append([how, *map(over_seeds, parts), points, search_commands(found)])
-        every += found
-    header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
-    table = markdown([*header, "points, of all, against the first", "command"], rows)
+    for name, peer in (("imdb-2000", "trainer-2000"), ("imdb-all", "trainer-all")):
+        ours, theirs = runs(name), sorted(read(f"{peer}-[0-9]*.json"), key=seed_of)
+        typed = theirs[0]["run"]["arguments"]
+        device = theirs[0]["run"]["device"]
+        words = ["OMP_NUM_THREADS=1 python" if device["threads"] == 1 else "python"]
+        if (processes := device.get("processes", 1)) > 1:
+            words = [f"torchrun --nproc_per_node={processes}"]  # which gives each one thread
+        words += ["-m docs.results.trainer", *["--bf16"] * typed["bf16"]]
+        words += [f"--{key} {typed[key]}" for key in ("model", "subset", "epochs", "test")]
+        for command, found in ((command_of(ours[0]), ours), (" ".join(words), theirs)):
+            by_seed, deviation = by_seed_and_mean(found)
+            points = gain(ours, theirs) if found is ours else ""
+            rows.append([f"`{command}`", by_seed, deviation, points])
+            every += found
+    header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
+    table = markdown([*header, "points above Trainer (95 % interval)"], rows)
     return f"{table}\n\n{machines(every)}"
 
 
-def curve():
-    """More reviews, and counting words beside them.
-
-    docs/results/counted-SIZE-SEED.json: of `python -m extras.baseline --like MODEL --results FILE`.
-    """
-    rows, every = [], []
-    for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
-        found, counted = runs(name), read(f"counted-{size}-*.json")
-        of_counts = over_seeds([one["test"] for one in counted])
-        rows.append([f"{size:,}", over_seeds(figures_of(found)), of_counts])
-        rows[-1].append(search_commands(found))
-        every += found
-    header = ["train reviews", "`finetune.py`", "`extras/baseline.py`", "command for the first"]
-    return f"{markdown(header, rows)}\n\n{machines(every)}"
-
-
-def accumulation():
-    """The train loss of each epoch, with large batches and with windows of small ones."""
-    words = []
-    for name in ("batch-32", "batch-8x4"):
-        losses = [f"{epoch['train_loss']:.3f}" for epoch in runs(name)[0]["run"]["history"]]
-        words.append(", ".join(losses))
-    return (
-        "Measured (two rows of [the experiments](results.md#change-one-thing), seed 42): "
-        f"the train losses of the epochs were {words[0]} with `--batch-size 32`, and {words[1]} "
-        "with `--batch-size 8 --accumulate 4`. They differ a little, because other reviews share a "
-        "window there."
-    )
-
-
-# What to type after `python finetune.py --epochs 3 --subset 2000`, what should happen, and the
-# name under which it was recorded.
-EXPERIMENTS = (
-    ("(nothing)", "what the others are compared with", "few"),
-    ("--truncation head", "the verdict at the end is cut away: worse", "256-head"),
-    ("--max-length 128", "half the tokens, half the time: worse", "128-head+tail"),
-    ("--lr 2e-5", "smaller steps, and three epochs are few: worse", "lr-2e-5"),
-    ("--lr 1e-4", "larger steps: better or worse, try", "lr-1e-4"),
-    ("--lr 1e-3", "far too large: what was pretrained is lost", "lr-1e-3"),
-    ("--batch-size 32", "half as many steps: worse, when epochs are few", "batch-32"),
-    (
-        "--batch-size 8 --accumulate 4",
-        "as many reviews to a step as 32, in other company: nearly the same",
-        "batch-8x4",
-    ),
-    (
-        "--head-epochs 2 --train-layers 3",
-        "two epochs for the head alone: worse, and faster",
-        "phases",
-    ),
-)
-
-
-def experiments():
-    """What else could be changed, one option at a time."""
-    typed = {name: (options, expected) for options, expected, name in EXPERIMENTS}
-    rows, every = [], []
-    for name, shown, points, found in against(list(typed)):
-        options, expected = typed[name]
-        rows.append([f"`{options}`", expected, shown, points, cells(found)[2]])
-        rows[-1].append(search_commands(found))
-        every += found
-    header = ["add this", "expect", "measured", "points against the first", "minutes"]
-    return f"{markdown([*header, 'the whole command'], rows)}\n\n{machines(every)}"
-
-
 # ------------------------------------------------------------------------------ the main runs again
-def seed_of(run):
-    return run["run"]["arguments"]["seed"]
-
-
 def behaviour():
     """How many sentences of each family are right, seed by seed: a column for each main run."""
     header, columns = ["family"], []
@@ -278,10 +147,7 @@ def distilbert():
 SECTIONS = {
     "main": recorded,
     "defaults": defaults,
-    "truncation": truncation,
-    "curve": curve,
-    "accumulation": accumulation,
-    "experiments": experiments,
+    "accuracy": beside_trainer,
     "behaviour": behaviour,
     "calibration": calibration,
     "distilbert": distilbert,

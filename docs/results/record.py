@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
+from dataset import draw, draw_rules
 from docs.results.learned import LIKE_OTHERS
 from extras.calibration import calibration_error, reliability, temperature_for
 from extras.kept import read_answers
@@ -60,9 +61,12 @@ RUNS = {
     "batch-8x4": f"{MAIN} --batch-size 8 --accumulate 4",
     "phases": f"{MAIN} --head-epochs 2 --train-layers 3",
     "dropout": f"{MAIN} --attention-dropout 0.1",
+    "warmup-0": f"{MAIN} --warmup 0",
+    "epochs-6": f"{MINILM} --epochs 6 --subset 2000",
     "demo": "--demo",
 } | LIKE_OTHERS
-# Of one seed, not of three; and tested on all reviews, not on 5,000.
+FEW = 5000  # test reviews, the same ones for each run, unless it is in WHOLE
+# Of one seed, not of three; and tested on all reviews.
 ONE = ("512", "demo", *LIKE_OTHERS)
 WHOLE = ("imdb-2000", "imdb-all", "demo", *LIKE_OTHERS)
 LOOKED_INTO = ("imdb-2000", "imdb-all")  # calibration and behaviour are recorded as well
@@ -76,10 +80,12 @@ ASKED = {
 TRAINER = {
     "trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000",
 }
+# Counting words in the same reviews.
+COUNTED = {f"counted-{size}": f"--subset {size}" for size in (250, 1000, 2000, 4000)}
 
 
 def path_of(name, seed):
-    return RESULTS / f"{'' if name in TRAINER else 'run-'}{name}-{seed}.json"
+    return RESULTS / f"{'run-' if name in (*RUNS, *ASKED) else ''}{name}-{seed}.json"
 
 
 def module(*words):
@@ -95,10 +101,14 @@ def pack(right):
     return f"{int(bits, 2):0{len(bits) // 4}x}"
 
 
-def rights_of(path):
-    """Which answers are right in a file of `evaluate.py --save`, packed."""
+def answered(path):
+    """Each review's (label, whether the answer is right), of a file of `evaluate.py --save`."""
     with open(path, encoding="utf-8", newline="") as file:
-        return pack([row["label"] == row["predicted"] for row in csv.DictReader(file)])
+        return [(row["label"], row["label"] == row["predicted"]) for row in csv.DictReader(file)]
+
+
+def rights_of(path):
+    return pack([right for _, right in answered(path)])
 
 
 def record(name, seed, test):
@@ -109,12 +119,14 @@ def record(name, seed, test):
     if name in TRAINER:
         words = [*TRAINER[name].split(), "--seed", seed, "--results", path_of(name, seed)]
         return module("-m", "docs.results.trainer", *words)
+    if name in COUNTED:
+        return count_words(name, seed)
     source, options = ASKED.get(name, (name, ""))
     folder = MODELS / f"{source}-{seed}"
     train([*RUNS[source].split(), f"--seed={seed}"], folder, lambda epoch, figures: None)
     found = {"run": read_json(folder / "run.json")}
     if test:
-        options = options.split() or ([] if name in WHOLE else ["--subset", "5000"])
+        options = options.split() or ([] if name in WHOLE else ["--subset", FEW])
         kept = [MODELS / f"{name}-{seed}.{kind}" for kind in ("json", "csv")]
         module("evaluate.py", "--model", folder, *options, "--results", kept[0], "--save", kept[1])
         found = read_json(kept[0])
@@ -136,6 +148,20 @@ def record(name, seed, test):
     return None
 
 
+def count_words(name, seed):
+    """Record extras/baseline.py: judged by all of test, and by the reviews that others answer."""
+    kept = [MODELS / f"{name}-{seed}.{kind}" for kind in ("json", "csv")]
+    words = [*shlex.split(COUNTED[name]), "--seed", seed, "--results", kept[0], "--save", kept[1]]
+    module("-m", "extras.baseline", *words)
+    found, rows = read_json(kept[0]) | {"evaluated": {}}, answered(kept[1])
+    for n in (FEW, len(rows)):
+        drawn = draw([label for label, _ in rows], n, *draw_rules("test", seed))
+        right = [rows[i][1] for i in drawn]
+        figures = {"n": len(right), "correct": sum(right)}
+        found["evaluated"][str(n)] = {"figures": figures, "right": pack(right)}
+    write_whole(path_of(name, seed), json.dumps(found, indent=1) + "\n")
+
+
 def calibration(folder, draws=500):
     """How honest the probabilities are, before and after the temperature: calibration error, loss.
 
@@ -148,9 +174,9 @@ def calibration(folder, draws=500):
     found["surest"] = reliability(test["logits"], labels)[-1]  # of its ranges of probabilities
     for name, divisor in (("before", 1.0), ("after", temperature)):
         values = []
-        for draw in range(1 + draws):
+        for number in range(1 + draws):
             rows = torch.randint(len(labels), (len(labels),), generator=chance)
-            rows = rows if draw else torch.arange(len(labels))  # at first all, each once
+            rows = rows if number else torch.arange(len(labels))  # at first all, each once
             logits = test["logits"][rows] / divisor
             error = calibration_error(reliability(logits, labels[rows]))
             values.append([error, cross_entropy(logits, labels[rows]).item()])
@@ -174,7 +200,8 @@ def state(path):
 def main():
     words = sys.argv[1:]
     test, names = "--test" in words, [word for word in words if word != "--test"]
-    every = [(name, seed) for name in (*RUNS, *ASKED, *TRAINER) for seed in seeds_of(name)]
+    all_names = (*RUNS, *ASKED, *TRAINER, *COUNTED)
+    every = [(name, seed) for name in all_names for seed in seeds_of(name)]
     if not names:
         for name, seed in every:
             print(f"{name + '-' + str(seed):20} {state(path_of(name, seed))}")
@@ -183,7 +210,7 @@ def main():
         found = [one for one in every if word in (one[0], f"{one[0]}-{one[1]}")]
         if not found:
             raise UserError(f"{word} is no run: python -m docs.results.record lists them")
-        if not test and found[0][0] in (*ASKED, *TRAINER):
+        if not test and found[0][0] in (*ASKED, *TRAINER, *COUNTED):
             raise UserError(f"{word} has no validation figures of its own: add --test")
         todo += found
     wanted = ("-", "validated") if test else ("-",)

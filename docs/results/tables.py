@@ -10,7 +10,6 @@ from statistics import mean, stdev
 
 from evaluate import wilson_interval
 from extras import benchmark
-from extras.compare import difference_interval, mcnemar
 from extras.kept import command_line
 
 RESULTS = Path(__file__).resolve().parent
@@ -37,36 +36,6 @@ def profile():
     lines = [f"On {found['hardware']} in {found['precision']}, batches of 16 x 256 tokens:", ""]
     lines += ["| piece | of the time |", "|---|---|"]
     return "\n".join(lines + [f"| {kind} | {share:.1%} |" for kind, share in rows])
-
-
-def whole_numbers():
-    """How many answers whole numbers change: docs/results/int8.json."""
-    (found,) = read("int8.json")
-    exact, whole = (found[key] for key in ("fp32", "int8"))
-    return (
-        f"Of {found['n']:,} test reviews, {found['equal'] / found['n']:.2%} get the same answer "
-        f"from {found['model']}: {measured(whole, found['n'])} are right in int8, "
-        f"{measured(exact, found['n'])} in fp32 ({found['hardware']})."
-    )
-
-
-def accuracy():
-    """The table of docs/results/accuracy-*.json: each way of training, its seeds and their mean.
-
-    A file holds "title", "note" and "runs", a run being a dict of "way", "seed", "correct", "n".
-    """
-    lines = []
-    for found in read("accuracy-*.json"):
-        lines += [f"{found['title']}:", ""]
-        lines += ["| way | accuracy by seed (95 % interval, n) | mean ± st. dev. |"]
-        lines += ["|---|---|---|"]
-        for way in dict.fromkeys(run["way"] for run in found["runs"]):
-            chosen = [run for run in found["runs"] if run["way"] == way]
-            by_seed = [f"{run['seed']}: {measured(run['correct'], run['n'])}" for run in chosen]
-            shares = [run["correct"] / run["n"] for run in chosen]
-            lines.append(f"| {way} | {'<br>'.join(by_seed)} | {spread(shares)} |")
-        lines += ["", found["note"], ""]
-    return "\n".join(lines).rstrip()
 
 
 def baseline():
@@ -161,17 +130,21 @@ def minutes_of(run):
     return sum(len(some) * min(some) for some in (seconds[:head], seconds[head:]) if some) / 60
 
 
-def cells(found):
-    """Cells about the runs of one command: by seed; mean, deviation; minutes; memory."""
+def by_seed_and_mean(found):
+    """Two cells: the test accuracies of some runs, seed by seed; their mean, and deviation."""
     by_seed = []
     for one in found:
         figures, seed = one["evaluated"]["figures"], one["run"]["arguments"]["seed"]
         by_seed.append(f"{seed}: {measured(figures['correct'], figures['n'])}")
+    return ["<br>".join(by_seed), spread(accuracies(found))]
+
+
+def cells(found):
+    """Cells about the runs of one command: by seed; mean, deviation; minutes; memory."""
     minutes = min(minutes_of(one["run"]) for one in found)
     memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
     return [
-        "<br>".join(by_seed),
-        spread(accuracies(found)),
+        *by_seed_and_mean(found),
         f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}",
         f"{memory:.1f} GiB",
     ]
@@ -201,21 +174,6 @@ def cuts():
         f"In `{first['command']}` {first['reviews_cut']:.1%} of the train reviews are too long and "
         f"get cut; together they lose {first['tokens_cut']:.1%} of all tokens. In "
         f"`{long['command']}` it is {long['reviews_cut']:.1%} and {long['tokens_cut']:.1%}."
-    )
-
-
-def windows():
-    """What reading all of a long review gains; of extras.compare --results."""
-    (found,) = read("windows.json")
-    a, b, n, both = found["only_a"], found["only_b"], found["n"], found["both"]
-    gain, low, high = (f"{100 * value:+.2f}" for value in difference_interval(a, b, n))
-    return (
-        f"Of {n:,} test reviews, an older model, trained like the first of [the main "
-        f"runs](#the-main-runs), seed 42, got {(both + a) / n:.2%} right with `--windows`, "
-        f"and {(both + b) / n:.2%} without it: {gain} points (95 % interval {low} to {high}; "
-        f"McNemar's p = {mcnemar(a, b):.2g}). To repeat it: "
-        "`python evaluate.py --subset 5000 --windows --save a.csv`, the same without "
-        "`--windows` into `b.csv`, then `python -m extras.compare a.csv b.csv`."
     )
 
 
@@ -256,9 +214,6 @@ SECTIONS = {
     "lengths": lengths,
     "cuts": cuts,
     "validation": validation,
-    "windows": windows,
     "speed": speed,
     "profile": profile,
-    "whole-numbers": whole_numbers,
-    "accuracy": accuracy,
 }

@@ -70,6 +70,7 @@ if int(os.environ.get("RANK", 0)) == 0:
     if args.results:  # in the form of evaluate.py's
         right = logits.argmax(dim=-1) == torch.tensor(test["labels"])  # [N]
         device = {"name": hardware_name(device), "threads": torch.get_num_threads()}
+        device["processes"] = processes
         run = {"arguments": arguments, "device": device | {"precision": precision}}
         run |= {"splits": {"train": {"reviews": len(train["labels"])}}, "seconds": seconds}
         run |= {"data_fingerprint": source.fingerprint}

@@ -1,0 +1,88 @@
+"""When two recorded runs differ, and when that may be luck. (learned.py and changes.py tell of it.)
+
+A difference between two rows is told with an interval and a verdict: "may be luck", unless all
+seeds agree on its sign and the interval leaves out 0. Of one seed nobody knows how much is luck.
+"""
+
+from collections import Counter
+from statistics import mean, stdev
+
+from docs.results import tables
+from docs.results.tables import over_seeds, read
+from extras.compare import difference_interval
+
+
+def seed_of(run):
+    return run["run"]["arguments"]["seed"]
+
+
+def figures_of(found, part="evaluated"):
+    return [one[part]["figures"] for one in found]
+
+
+def only_right(one, other, part):
+    """(only the one, only the other, n): the reviews of a split that only one of two got right."""
+    a, b = (int(run[part]["right"], 16) for run in (one, other))  # a bit for each review
+    return (a & ~b).bit_count(), (b & ~a).bit_count(), one[part]["figures"]["n"]
+
+
+def difference(ours, theirs, part="evaluated"):
+    """How far `ours` is above `theirs`: ([points of each seed that both have], low, high, verdict).
+
+    Seed by seed the reviews are counted that only one of the two got right, as extras.compare does.
+    The interval is the one of extras.compare for the mean of these counts: three seeds answer the
+    same reviews, so they are no more reviews than one seed's. part: "evaluated" (which is test) or
+    "validated". None if answers were not recorded.
+    """
+    if any("right" not in run.get(part, {}) for run in (*ours, *theirs)):
+        return None
+    ours, theirs = ({seed_of(one): one for one in found} for found in (ours, theirs))
+    both = [seed for seed in ours if seed in theirs]  # another seed draws other train reviews
+    counts = [only_right(ours[seed], theirs[seed], part) for seed in both]
+    points = [100 * (a - b) / n for a, b, n in counts]
+    low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
+    sure = low * high > 0 and len({point > 0 for point in points}) == 1
+    verdict = ("better" if low > 0 else "worse") if sure else "may be luck"
+    return points, low, high, verdict if len(points) > 1 else "one seed"
+
+
+def gain(ours, theirs, part="evaluated"):
+    """The same in words."""
+    found = difference(ours, theirs, part)
+    if found is None:
+        return "-"
+    points, low, high, verdict = found
+    more = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
+    return f"{mean(points):+.2f}{more} ({low:+.2f} to {high:+.2f}): {verdict}"
+
+
+def machines(found):
+    """On what some runs were made: a sentence for each kind of machine."""
+    kinds = Counter()
+    for one in found:
+        device = one["run"]["device"]
+        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
+        kinds[f"{device['name']}, {threads}, {device['precision']}"] += 1
+    if len(kinds) == 1:
+        return f"On {kinds.popitem()[0]}."
+    counted = [f"{kind} ({n} run{'s' * (n > 1)})" for kind, n in kinds.items()]
+    return f"On {'; '.join(counted)}."
+
+
+def having(name, part):
+    """The runs of a name that hold such a part. (Without any, their commits are no table's.)"""
+    before = len(tables.READ)
+    found = [one for one in read(f"run-{name}-[0-9]*.json") if part in one]
+    if not found:
+        del tables.READ[before:]
+    return sorted(found, key=seed_of)
+
+
+def against(names, part="evaluated"):
+    """Rows (name, figures, points above the first name, runs) of all names that are recorded."""
+    first, rows = having(names[0], part), []
+    for name in names:
+        if found := having(name, part):
+            shown = over_seeds(figures_of(found, part))
+            rows.append((name, shown, gain(found, first, part) if rows else "", found))
+    return rows

@@ -166,7 +166,9 @@ def known(monkeypatch):
     names = ("few", "epochs-6", "batch-32", "warmup-0", "512")
     shares = ([0.88] * 3, [0.80] * 3, [0.92] * 3, [0.88, 0.88, 0.89], [0.95])
     known = {name: made_up(s, first=100 * at) for at, (name, s) in enumerate(zip(names, shares))}
-    monkeypatch.setattr(changes, "having", lambda name, part: known.get(name, []))
+    for run in sum(known.values(), []):
+        run["run"]["device"] = {"precision": "fp32"}
+    monkeypatch.setattr(changes, "having", lambda name, *given, **how: known.get(name, []))
     monkeypatch.setattr(changes, "runs", known.get)
     for name, value in (("cells", [""] * 4), ("search_commands", ""), ("machines", "")):
         monkeypatch.setattr(changes, name, lambda found, value=value: value)

@@ -73,7 +73,7 @@ EXPERIMENTS = (
     ("--epochs 6", "twice as long", "better", "epochs-6"),
     ("--lr 2e-5", "smaller steps, and three epochs are few", "worse", "lr-2e-5"),
     ("--lr 1e-4", "larger steps", None, "lr-1e-4"),
-    ("--lr 1e-3", "far too large: what was pretrained is lost", "worse", "lr-1e-3"),
+    ("--lr 1e-3", "so large that what was pretrained is lost", "worse", "lr-1e-3"),
     ("--warmup 0", "large steps, while the head knows nothing yet", "worse", "warmup-0"),
     ("--batch-size 8", "twice as many steps", None, "batch-8"),
     ("--batch-size 32", "half as many steps, when epochs are few", "worse", "batch-32"),
@@ -101,9 +101,8 @@ def changes():
     first, rows = runs("few"), []
     named = [(options, name) for options, _, _, name in EXPERIMENTS[1:]]
     for options, name in (*named, *OTHERS):
-        found = having(name, "evaluated")
-        if found and (compared := difference(found, first)):
-            rows.append((options, *compared))
+        if found := having(name, "evaluated", answers=True):
+            rows.append((options, *difference(found, first)))
     return sorted(rows, key=lambda row: -mean(row[1]))
 
 
@@ -130,7 +129,8 @@ def experiments():
         if guess and said in ("better", "worse", "may be luck") and said != guess:
             wrong.append(f"`{options}`")
         row = [f"`{options}`", f"{why}: {guess}" if guess else why, over_seeds(figures_of(found))]
-        rows.append([*row, points, cells(found)[2], search_commands(found)])
+        minutes = f"{cells(found)[2]} in {found[0]['run']['device']['precision']}"
+        rows.append([*row, points, minutes, search_commands(found)])
     header = ["add this", "our guess", "measured", "points against the first", "minutes"]
     words = f"Guesses that were not confirmed: {', '.join(wrong)}. " if wrong else ""
     table = markdown([*header, "the whole command"], rows)

@@ -69,10 +69,14 @@ def machines(found):
     return f"On {'; '.join(counted)}."
 
 
-def having(name, part):
-    """The runs of a name that hold such a part. (Without any, their commits are no table's.)"""
+def having(name, part, answers=False):
+    """The runs of a name that hold such a part; with answers, each answer as well.
+
+    (Without any, their commits are no table's.)
+    """
     before = len(tables.READ)
     found = [one for one in read(f"run-{name}-[0-9]*.json") if part in one]
+    found = [one for one in found if not answers or "right" in one[part]]
     if not found:
         del tables.READ[before:]
     return sorted(found, key=seed_of)

@@ -113,7 +113,7 @@ def changed():
         if len(points) > 1:
             shown = f"{mean(points):+.2f} ± {stdev(points):.2f} ({low:+.2f} to {high:+.2f})"
             rows.append([f"`{options}`", shown, verdict, len(points)])
-    return markdown(["change", "points (95 % interval)", "", "seeds"], rows)
+    return markdown(["change", "points (95 % interval)", "verdict", "seeds"], rows)
 
 
 def experiments():

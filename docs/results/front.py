@@ -41,26 +41,21 @@ def caption():
 
 def needs():
     """How long the main job takes, and how much disk."""
-    (found,) = read("screen-main.json")
+    (found,), (bench,) = read("screen-main.json"), read("benchmark-amd-epyc-2-bf16.json")
     device, run = found["run"]["device"], found["run"]
+    speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
     sizes = {role: split["reviews"] for role, split in run["splits"].items()}
     epochs, shown = run["arguments"]["epochs"], "\n".join(found["lines"])
     judged = epochs * sizes["validation"] + sizes["test"]
+    seconds = epochs * sizes["train"] / speed["train-256"]["finetune.py"]["reviews_per_second"]
+    seconds += judged / speed["score-256"]["evaluate.py"]["reviews_per_second"]
     larger = DISTILBERT / int(re.search(r"([\d,]+) parameters", shown)[1].replace(",", ""))
-    times = []
-    for bench in read("benchmark-amd-epyc-2-*.json"):
-        speed = {task["task"]: task["contenders"] for task in bench["tasks"]}
-        if "train-256" not in speed:
-            continue
-        seconds = epochs * sizes["train"] / speed["train-256"]["finetune.py"]["reviews_per_second"]
-        seconds += judged / speed["score-256"]["evaluate.py"]["reviews_per_second"]
-        times.append(f"{in_words(seconds)} in {bench['precision']}")
     return (
         f"**Time.** The run above took {in_words(found['seconds'])} on a CPU ({device['name']}, "
         f"{device['threads']} cores, {device['precision']}). DistilBERT is {larger:.0f} times as "
-        f"large: by its [measured speed](docs/speed.md) it needs {' or '.join(times)} on "
-        f"{bench['threads']} cores. (bf16 is taken where the CPU multiplies it natively.) GPUs "
-        "could not be measured yet.\n"
+        f"large: by its [measured speed](docs/speed.md) it needs {in_words(seconds)} on "
+        f"{bench['threads']} cores that multiply {bench['precision']} natively, and longer in "
+        "fp32. GPUs could not be measured yet.\n"
         f"**Disk.** {size(found['environment_bytes'])} for the packages. This run needs "
         f"{size(found['peak_disk_bytes'])} more while it lasts, for its last two checkpoints, and "
         f"leaves {size(found['saved_bytes'])} behind; with DistilBERT {larger:.0f} times as much."

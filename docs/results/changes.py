@@ -5,10 +5,10 @@ Run       python -m docs.pages, which writes them into the pages
 What was run, docs/results/record.py says.
 """
 
-from statistics import mean, stdev
+from statistics import mean
 
 from docs.results.differences import against, difference, figures_of, gain, having, machines
-from docs.results.differences import only_right
+from docs.results.differences import in_points, only_right
 from docs.results.tables import cells, markdown, over_seeds, read, runs, search_commands
 
 
@@ -111,8 +111,7 @@ def changed():
     rows = []
     for options, points, low, high, verdict in changes():
         if len(points) > 1:
-            shown = f"{mean(points):+.2f} ± {stdev(points):.2f} ({low:+.2f} to {high:+.2f})"
-            rows.append([f"`{options}`", shown, verdict, len(points)])
+            rows.append([f"`{options}`", in_points(points, low, high), verdict, len(points)])
     return markdown(["change", "points (95 % interval)", "verdict", "seeds"], rows)
 
 

@@ -46,14 +46,16 @@ def difference(ours, theirs, part="evaluated"):
     return points, low, high, verdict if len(points) > 1 else "one seed"
 
 
-def gain(ours, theirs, part="evaluated"):
-    """The same in words."""
-    found = difference(ours, theirs, part)
-    if found is None:
-        return "-"
-    points, low, high, verdict = found
+def in_points(points, low, high):
+    """Mean, deviation over the seeds, and interval, in words."""
     more = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
-    return f"{mean(points):+.2f}{more} ({low:+.2f} to {high:+.2f}): {verdict}"
+    return f"{mean(points):+.2f}{more} ({low:+.2f} to {high:+.2f})"
+
+
+def gain(ours, theirs, part="evaluated"):
+    """difference() in words."""
+    found = difference(ours, theirs, part)
+    return "-" if found is None else f"{in_points(*found[:3])}: {found[3]}"
 
 
 def machines(found):

@@ -63,6 +63,7 @@ RUNS = {
     "dropout": f"{MAIN} --attention-dropout 0.1",
     "warmup-0": f"{MAIN} --warmup 0",
     "epochs-6": f"{MINILM} --epochs 6 --subset 2000",
+    "bf16": f"{MAIN} --precision bf16",
     "demo": "--demo",
 } | LIKE_OTHERS
 FEW = 5000  # test reviews, the same ones for each run, unless it is in WHOLE

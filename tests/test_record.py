@@ -6,11 +6,13 @@ import json
 import os
 import random
 import re
+import sys
 
 import pytest
 from conftest import PROJECT, run_script
 
-from docs.results import changes, learned, record, tables
+from dataset import load_splits
+from docs.results import changes, differences, learned, record, tables, unlabelled
 from docs.results.differences import gain, only_right
 from extras.compare import difference_interval, mcnemar
 from support import demo
@@ -108,6 +110,50 @@ def test_answers_are_packed_without_loss(n):
     assert [digit == "1" for digit in f"{int(packed, 16):0{4 * len(packed)}b}"][:n] == right
 
 
+@pytest.mark.slow
+def test_the_second_model_learns_from_the_sure_answers_alone(tmp_path, monkeypatch):
+    """The labelled reviews are the first model's; what is added is what it was sure of, with its
+    labels; and no copy of a review that tests or validates is among them.
+    """
+    monkeypatch.chdir(PROJECT)
+    models, splits = tmp_path / "recorded", load_splits(str(demo.REVIEWS))[0]
+    texts = {role: split["texts"] for role, split in splits.items()}
+    new = [f"{text} It was {i} minutes long." for i, text in enumerate(texts["train"][:200])]
+    offered = {"text": [*new, *texts["test"][:50], *texts["validation"][:50], *new[:20]]}
+    for name, value in (
+        ("MODELS", models),
+        ("UNLABELLED", {300: "tiny"}),
+        ("RUNS", {"tiny": "--demo --epochs 15 --subset 300"}),
+        ("MINILM", f"--model {models / 'tiny-42'}"),
+        ("FEW", 30),
+        ("load_dataset", lambda data, split: offered),
+    ):
+        monkeypatch.setattr(unlabelled, name, value)
+    words = ["300", "--data", demo.REVIEWS, "--unlabelled", 150, "--sure", 0.7]
+    monkeypatch.setattr(sys, "argv", list(map(str, ["", *words, "--results", tmp_path / "r.json"])))
+    unlabelled.main()
+    found = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+
+    def rows(name):
+        with open(models / f"unlabelled-300-42-{name}.csv", encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    asked, answers, learned_from = rows("data"), rows("data-answers"), rows("data/train")
+    assert len(asked) == 150 and {row["text"] for row in asked} <= set(new)
+    sure = [(row["text"], row["predicted"]) for row in answers if float(row["score"]) >= 0.7]
+    assert 0 < len(sure) < 150, "else this would show nothing"
+    pairs = [(row["text"], row["label"]) for row in learned_from]
+    assert pairs[300:] == sure and {text for text, _ in pairs[:300]} <= set(texts["train"])
+    first = json.loads((models / "tiny-42" / "run.json").read_text(encoding="utf-8"))
+    second = json.loads((models / "unlabelled-300-42" / "run.json").read_text(encoding="utf-8"))
+    assert first["splits"]["train"]["reviews"] == 300
+    assert second["splits"]["train"]["reviews"] == len(pairs) == 300 + found["unlabelled"]["kept"]
+    assert found["evaluated"]["figures"]["n"] == 30
+    assert rights(found["evaluated"]) == found["evaluated"]["figures"]["accuracy"]
+    unlabelled.main()  # typed once more it does nothing twice, and says the same
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["run"] == found["run"]
+
+
 # ------------------------------------------------------------------------------ two rows
 def made_up(shares, n=5000, first=0):
     """Runs of three seeds: the first, second, ... of which gets such a share of n reviews right."""
@@ -168,10 +214,11 @@ def known(monkeypatch):
     known = {name: made_up(s, first=100 * at) for at, (name, s) in enumerate(zip(names, shares))}
     for run in sum(known.values(), []):
         run["run"]["device"] = {"precision": "fp32"}
-    monkeypatch.setattr(changes, "having", lambda name, *given, **how: known.get(name, []))
-    monkeypatch.setattr(changes, "runs", known.get)
+    for module in (changes, differences):
+        monkeypatch.setattr(module, "having", lambda name, *given, **how: known.get(name, []))
     for name, value in (("cells", [""] * 4), ("search_commands", ""), ("machines", "")):
         monkeypatch.setattr(changes, name, lambda found, value=value: value)
+    return known
 
 
 def test_the_short_answer_has_the_best_change_first_and_nothing_of_one_seed(known):
@@ -181,6 +228,22 @@ def test_the_short_answer_has_the_best_change_first_and_nothing_of_one_seed(know
     assert [row.split("`")[1] for row in rows] == names
     for row, verdict in zip(rows, ["better", "may be luck", "worse", "worse"], strict=True):
         assert row.split(" | ")[2] == verdict
+
+
+def test_a_run_in_16_bits_is_compared_with_its_like(known):
+    """bf16 moves a figure by itself. An option must not be praised or blamed for it. Only the row
+    that tells of bf16 is compared with 32 bits.
+    """
+    known |= {"bf16": made_up([0.83] * 3, first=700), "dropout": made_up([0.86] * 3, first=800)}
+    for run in (*known["bf16"], *known["dropout"]):
+        run["run"]["device"] = {"precision": "bf16"}
+    points = {row[0]: sum(row[1]) / 3 for row in changes.changes()}
+    assert points["--attention-dropout 0.1"] == pytest.approx(3)
+    assert points["--precision bf16"] == pytest.approx(-5)
+    rows = {row.split("`")[1]: row for row in changes.experiments().splitlines()[2:-2]}
+    assert "+3.00" in rows["--attention-dropout 0.1"] and "-5.00" in rows["--precision bf16"]
+    rows = dict(row[::2] for row in differences.against(["few", "bf16", "dropout", "256-head"]))
+    assert [rows[name][:5] for name in rows] == ["", "-5.00", "+3.00", "-4.00"]
 
 
 def test_a_guess_that_was_not_confirmed_is_named(known):

@@ -81,12 +81,15 @@ ASKED = {
 TRAINER = {
     "trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000",
 }
+# Labelled reviews, beside unlabelled ones: the run that answers those first.
+UNLABELLED = {250: "250-long", 1000: "1000-long"}
+LEARNED = {f"unlabelled-{size}": size for size in UNLABELLED}  # from its answers
 # Counting words in the same reviews.
 COUNTED = {f"counted-{size}": f"--subset {size}" for size in (250, 1000, 2000, 4000)}
 
 
 def path_of(name, seed):
-    return RESULTS / f"{'run-' if name in (*RUNS, *ASKED) else ''}{name}-{seed}.json"
+    return RESULTS / f"{'run-' if name in (*RUNS, *ASKED, *LEARNED) else ''}{name}-{seed}.json"
 
 
 def module(*words):
@@ -120,6 +123,9 @@ def record(name, seed, test):
     if name in TRAINER:
         words = [*TRAINER[name].split(), "--seed", seed, "--results", path_of(name, seed)]
         return module("-m", "docs.results.trainer", *words)
+    if name in LEARNED:
+        words = [LEARNED[name], "--seed", seed, "--results", path_of(name, seed)]
+        return module("-m", "docs.results.unlabelled", *words)
     if name in COUNTED:
         return count_words(name, seed)
     source, options = ASKED.get(name, (name, ""))
@@ -140,13 +146,17 @@ def record(name, seed, test):
     answers = read_answers(folder, "validation")
     right = (answers["logits"].argmax(dim=-1) == answers["labels"]).tolist()
     found["validated"] = {"figures": found["run"]["results"]["validation"], "right": pack(right)}
-    arguments = found["run"]["arguments"]
+    forget_folders(found["run"]["arguments"])
+    write_whole(path_of(name, seed), json.dumps(found, indent=1) + "\n")
+    return None
+
+
+def forget_folders(arguments):
+    """Leave out of a run's options what says nothing to others."""
     arguments["resume"] = None  # a run that was stopped is the same run, to the last bit
     for place in ("out", "model", "data"):  # whoever reads it has other folders
         if os.path.isabs(arguments[place]):
             arguments[place] = os.path.basename(arguments[place])
-    write_whole(path_of(name, seed), json.dumps(found, indent=1) + "\n")
-    return None
 
 
 def count_words(name, seed):
@@ -201,7 +211,7 @@ def state(path):
 def main():
     words = sys.argv[1:]
     test, names = "--test" in words, [word for word in words if word != "--test"]
-    all_names = (*RUNS, *ASKED, *TRAINER, *COUNTED)
+    all_names = (*RUNS, *ASKED, *LEARNED, *TRAINER, *COUNTED)
     every = [(name, seed) for name in all_names for seed in seeds_of(name)]
     if not names:
         for name, seed in every:
@@ -211,7 +221,7 @@ def main():
         found = [one for one in every if word in (one[0], f"{one[0]}-{one[1]}")]
         if not found:
             raise UserError(f"{word} is no run: python -m docs.results.record lists them")
-        if not test and found[0][0] in (*ASKED, *TRAINER, *COUNTED):
+        if not test and found[0][0] in (*ASKED, *LEARNED, *TRAINER, *COUNTED):
             raise UserError(f"{word} has no validation figures of its own: add --test")
         todo += found
     wanted = ("-", "validated") if test else ("-",)

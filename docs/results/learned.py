@@ -35,6 +35,7 @@ DEFAULTS = {
     "lr-2e-5": "--lr 2e-5",
     "lr-1e-4": "--lr 1e-4",
     "lr-2e-4": "--lr 2e-4",
+    "bf16": "--precision bf16",  # with which those below are compared
     "batch-8": "--batch-size 8",
     "batch-32": "--batch-size 32",
     "warmup-0": "--warmup 0",

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from dataset import encode, make_batches
-from docs.results.changes import counted_like
+from docs.results.changes import changes, counted_like
 from docs.results.tables import accuracies, read, runs
 from extras.charts import COLORS, error_bars, new_picture, to_svg
 from support import demo
@@ -70,6 +70,35 @@ def curve():
         return to_svg(figure, "Loss falls, accuracy rises")
 
     return [losses, ends, counts], draw
+
+
+def gains():
+    """What each change of the main job gains or costs, and how much of it may be luck."""
+    rows = [
+        (option, mean(points), low, high, verdict)
+        for option, points, low, high, verdict in changes()
+        if len(points) > 1
+    ]
+
+    def draw():
+        figure, axes = new_picture()
+        figure.set_size_inches(6.4, 0.8 + 0.3 * len(rows))
+        axes.axvline(0, color=COLORS["ink"], linewidth=0.8)
+        names = [row[0] for row in rows[::-1]]
+        for at, (_, points, low, high, verdict) in enumerate(rows[::-1]):
+            color = COLORS["faint" if verdict == "may be luck" else "line"]
+            look = {"marker": "o" if verdict != "may be luck" else "|", "color": color}
+            axes.plot([low, high], [at, at], color=color, linewidth=2)
+            axes.plot([points], [at], markersize=7, **look)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        ends = [end for row in rows for end in row[2:4]]
+        axes.set_xlim(1.05 * min(ends), 1.05 * max(ends))
+        axes.xaxis.set_major_formatter(lambda points, _: f"{points:+g}" if points else "0")
+        axes.set_xlabel("points of test accuracy (line: 95 % interval;\ngray, no dot: may be luck)")
+        return to_svg(figure, "Points of accuracy that each change gains or costs")
+
+    return rows, draw
 
 
 def reviews():
@@ -159,7 +188,13 @@ def padding():
     return list(batches.items()), draw
 
 
-DRAWN = {"curve": curve, "reviews": reviews, "truncation": truncation, "padding": padding}
+DRAWN = {
+    "curve": curve,
+    "gains": gains,
+    "reviews": reviews,
+    "truncation": truncation,
+    "padding": padding,
+}
 
 
 # The pages of which there are pictures, and the files that make them.

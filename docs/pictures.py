@@ -74,11 +74,7 @@ def curve():
 
 def gains():
     """What each change of the main job gains or costs, and how much of it may be luck."""
-    rows = [
-        (option, mean(points), low, high, verdict)
-        for option, points, low, high, verdict in changes()
-        if len(points) > 1
-    ]
+    rows = [(option, mean(points), *others) for option, points, *others in changes()]
 
     def draw():
         figure, axes = new_picture()

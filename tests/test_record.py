@@ -126,11 +126,13 @@ def test_the_second_model_learns_from_the_sure_answers_alone(tmp_path, monkeypat
         ("RUNS", {"tiny": "--demo --epochs 15 --subset 300"}),
         ("MINILM", f"--model {models / 'tiny-42'}"),
         ("FEW", 30),
+        ("DATA", str(demo.REVIEWS)),
+        ("OFFERED", 150),
+        ("SURE", 0.7),
         ("load_dataset", lambda data, split: offered),
     ):
         monkeypatch.setattr(unlabelled, name, value)
-    words = ["300", "--data", demo.REVIEWS, "--unlabelled", 150, "--sure", 0.7]
-    monkeypatch.setattr(sys, "argv", list(map(str, ["", *words, "--results", tmp_path / "r.json"])))
+    monkeypatch.setattr(sys, "argv", ["", "300", "--results", str(tmp_path / "r.json")])
     unlabelled.main()
     found = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
 

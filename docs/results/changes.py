@@ -98,21 +98,21 @@ OTHERS = (
 
 
 def changes():
-    """[(what was changed, points of each seed, low, high, verdict)], the best first."""
-    rows = []
-    named = [(options, name) for options, _, _, name in EXPERIMENTS[1:]]
+    """[(what was changed, points of each of several seeds, low, high, verdict)], the best first."""
+    rows, named = [], [(options, name) for options, _, _, name in EXPERIMENTS[1:]]
     for options, name in (*named, *OTHERS):
-        if found := having(name, "evaluated", answers=True):
+        found = having(name, "evaluated", answers=True)
+        if len(found) > 1:
             rows.append((options, *difference(found, unchanged(name, found, "few"))))
     return sorted(rows, key=lambda row: -mean(row[1]))
 
 
 def changed():
-    """The same as a table, without what one seed says."""
-    rows = []
-    for options, points, low, high, verdict in changes():
-        if len(points) > 1:
-            rows.append([f"`{options}`", in_points(points, low, high), verdict, len(points)])
+    """The same as a table."""
+    rows = [
+        [f"`{options}`", in_points(points, *ends), verdict, len(points)]
+        for options, points, *ends, verdict in changes()
+    ]
     return markdown(["change", "points (95 % interval)", "verdict", "seeds"], rows)
 
 

@@ -26,6 +26,11 @@ from extras.trial import train
 from support.files import read_json, write_whole
 
 
+DATA = "stanfordnlp/imdb"
+OFFERED = 4000  # unlabelled reviews for the first model to answer
+SURE = 0.95  # the probability of an answer that is kept, at least
+
+
 def write_table(path, texts, labels=None):
     """A CSV file with a row for each text, as finetune.py and predict.py read it."""
     rows = zip(texts, labels) if labels else zip(texts)
@@ -35,32 +40,33 @@ def write_table(path, texts, labels=None):
         writer.writerows(rows)
 
 
-def write_tables(folder, data, size, seed, count):
-    """Write down the reviews: of each split in the folder, and the unlabelled ones beside it.
+def write_tables(folder, size, seed):
+    """Write down validation and test reviews in the folder, and the unlabelled ones beside it.
 
     Returns the labelled train reviews as (texts, names of their labels).
     """
-    splits, names, _, _ = load_splits(data, seed=seed)
+    splits, names, _, _ = load_splits(DATA, seed=seed)
     known = {text for split in splits.values() for text in split["texts"]}
     drawn = {}
     for role, many in (("train", size), ("validation", size), ("test", FEW)):  # as --subset draws
         rows = draw(splits[role]["labels"], many, *draw_rules(role, seed))
         some = take(splits[role], rows)
         drawn[role] = some["texts"], [names[label] for label in some["labels"]]
+    for role in ("validation", "test"):
         write_table(folder / f"{role}.csv", *drawn[role])
     # Some films have several reviews with the same words. A copy of a test review would be learned
     # from, a copy of a labelled one would only be read twice.
-    texts = dict.fromkeys(map(clean, load_dataset(data, split="unsupervised")["text"]))
+    texts = dict.fromkeys(map(clean, load_dataset(DATA, split="unsupervised")["text"]))
     new = [text for text in texts if text and text not in known]
-    write_table(f"{folder}.csv", random.Random(seed).sample(new, min(count, len(new))))
+    write_table(f"{folder}.csv", random.Random(seed).sample(new, OFFERED))
     return drawn["train"]
 
 
-def keep_sure(answers, sure):
-    """(texts, labels) of the answers, a file of predict.py, that were given with so much."""
+def keep_sure(answers):
+    """(texts, labels) of the sure ones among the answers, a file of predict.py."""
     with open(answers, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if not row["error"]]
-    kept = [row for row in rows if float(row["score"]) >= sure]
+    kept = [row for row in rows if float(row["score"]) >= SURE]
     return [row["text"] for row in kept], [row["predicted"] for row in kept]
 
 
@@ -68,40 +74,37 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", type=int, choices=UNLABELLED, help="labelled reviews")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--data", default="stanfordnlp/imdb")
-    parser.add_argument("--unlabelled", type=int, default=4000, help="reviews for it to answer")
-    parser.add_argument("--sure", type=float, default=0.95, help="with what probability, at least")
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
 
-    name, count = UNLABELLED[args.size], args.unlabelled
+    name = UNLABELLED[args.size]
     first = MODELS / f"{name}-{args.seed}"
     train([*RUNS[name].split(), f"--seed={args.seed}"], first, lambda epoch, figures: None)
     folder = MODELS / f"unlabelled-{args.size}-{args.seed}-data"
     folder.mkdir(exist_ok=True)
-    texts, labels = write_tables(folder, args.data, args.size, args.seed, count)
+    texts, labels = write_tables(folder, args.size, args.seed)
     answers = Path(f"{folder}-answers.csv")
     if not answers.exists():  # or it is still unfinished
         words = ["--file", f"{folder}.csv", "--out", answers, "--resume"]
         module("predict.py", "--model", first, *words)
-    more_texts, more_labels = keep_sure(answers, args.sure)
+    more_texts, more_labels = keep_sure(answers)
     write_table(folder / "train.csv", texts + more_texts, labels + more_labels)
 
     second = MODELS / f"unlabelled-{args.size}-{args.seed}"
     words = [*MINILM.split(), "--data", str(folder), "--epochs=3", f"--seed={args.seed}"]
     train(words, second, lambda epoch, figures: None)
     kept = [Path(f"{second}.{kind}") for kind in ("json", "csv")]
-    asked = ["--data", args.data, "--subset", FEW, "--results", kept[0], "--save", kept[1]]
+    asked = ["--data", DATA, "--subset", FEW, "--results", kept[0], "--save", kept[1]]
     module("evaluate.py", "--model", second, *asked)
     found = read_json(kept[0])
     found["evaluated"]["right"] = rights_of(kept[1])
     forget_folders(found["run"]["arguments"])
     found["unlabelled"] = {
         "labelled": len(texts),
-        "answered": count,
+        "answered": OFFERED,
         "kept": len(more_texts),
         "kept_by_label": {label: more_labels.count(label) for label in sorted(set(more_labels))},
-        "sure": args.sure,
+        "sure": SURE,
     }
     print(json.dumps(found["unlabelled"] | found["evaluated"]["figures"]))
     if args.results:

@@ -86,6 +86,7 @@ UNLABELLED = {250: "250-long", 1000: "1000-long"}
 LEARNED = {f"unlabelled-{size}": size for size in UNLABELLED}  # from its answers
 # Counting words in the same reviews.
 COUNTED = {f"counted-{size}": f"--subset {size}" for size in (250, 1000, 2000, 4000)}
+COUNTED |= {"counted-all": ""}
 
 
 def path_of(name, seed):
@@ -161,6 +162,7 @@ def forget_folders(arguments):
 
 def count_words(name, seed):
     """Record extras/baseline.py: judged by all of test, and by the reviews that others answer."""
+    MODELS.mkdir(exist_ok=True)
     kept = [MODELS / f"{name}-{seed}.{kind}" for kind in ("json", "csv")]
     words = [*shlex.split(COUNTED[name]), "--seed", seed, "--results", kept[0], "--save", kept[1]]
     module("-m", "extras.baseline", *words)

@@ -80,7 +80,7 @@ def gains():
         figure, axes = new_picture()
         figure.set_size_inches(6.4, 0.8 + 0.3 * len(rows))
         axes.axvline(0, color=COLORS["ink"], linewidth=0.8)
-        names = [row[0] for row in rows[::-1]]
+        names = [row[0].replace("`", "") for row in rows[::-1]]
         for at, (_, points, low, high, verdict) in enumerate(rows[::-1]):
             color = COLORS["faint" if verdict == "may be luck" else "line"]
             look = {"marker": "o" if verdict != "may be luck" else "|", "color": color}
@@ -100,11 +100,12 @@ def gains():
 def reviews():
     """Accuracy against train reviews, and the baseline beside it."""
     lines = {"finetune.py (MiniLM)": [], "counting words": []}
-    for size, name in ((250, "250"), (1000, "1000"), (2000, "imdb-2000"), (4000, "4000")):
+    for name in ("250", "1000", "imdb-2000", "4000", "imdb-all"):
         ours = runs(name)
+        size = ours[0]["run"]["splits"]["train"]["reviews"]
         for found, points in zip((ours, counted_like(ours)), lines.values()):
             shares = accuracies(found)
-            points.append((size, mean(shares), stdev(shares)))
+            points.append((size, mean(shares), stdev(shares) if len(shares) > 1 else 0))
 
     def draw():
         figure, axes = new_picture("y")
@@ -128,7 +129,7 @@ def truncation():
     rows = []
     for length in (128, 256):
         for how in ("head", "tail", "head+tail"):
-            name = f"{length}-{how}" if (length, how) != (256, "head+tail") else "few"
+            name = f"{length}-{how}" if (length, how) != (256, "head+tail") else "bf16"
             found = [one["evaluated"]["by_length"]["longer"] for one in runs(name)]
             shares = [one["correct"] / one["n"] for one in found]
             rows.append((f"{length} tokens, {how}", mean(shares), stdev(shares)))

@@ -13,13 +13,14 @@ import pytest
 from conftest import PROJECT
 
 from docs import pages
-from docs.results import tables
+from docs.results import record, tables
 from extras.kept import command_line
 from support.files import file_digest
 from support.options import FOUND_OUT, parse_arguments
 
 TEXTS = {path.relative_to(PROJECT).as_posix(): path.read_text("utf-8") for path in pages.PAGES}
 ALL = "\n".join(TEXTS.values())
+RESULTS_PAGE = TEXTS["docs/results.md"]
 FOUND = {found[1]: found for found in pages.SECTION.finditer(ALL)}
 
 # What a run was told, and not what came out.
@@ -83,35 +84,40 @@ def test_one_altered_digit_is_found(name):
         assert pages.rewrite(altered) == part != altered
 
 
-def test_the_commands_beside_a_row_repeat_its_runs():
-    """extras/search.py's, typed again, have the options of every recorded run of that name, and its
-    number of threads, which changes the last digit of a sum.
+def joined(text):
+    """A page's text with the lines of a command put together."""
+    return re.sub(r" *\\\n *", " ", text)
+
+
+def test_the_option_beside_a_row_repeats_its_runs():
+    """The page's command, with a row's option behind it, has the options of every recorded run of
+    that name: what a figure is called is what was done.
     """
+    (command,) = re.findall(r"^python -m extras\.search (.*?) OPTION$", joined(RESULTS_PAGE), re.M)
+    own, _, main = command.replace("$MINILM", tables.MODEL).partition(" -- ")
+    assert own == f"seed={','.join(map(str, record.SEEDS))} --grid --test {record.FEW}"
     files = (PROJECT / "docs" / "results").glob("run-*.json")
-    for name in {path.stem.removeprefix("run-").rpartition("-")[0] for path in files} - {"demo"}:
-        found = tables.runs(name)
-        tested, repeated = all("evaluated" in one for one in found), []
-        for shown in tables.search_commands(found, tested).split("<br>"):
-            words = shlex.split(shown.strip("`"))
-            threads = int(words.pop(0).split("=")[1]) if words[0].startswith("OMP_NUM") else 2
-            assert words[:3] == ["python", "-m", "extras.search"]
-            assert ("--test" in words) == tested, name
-            end = words.index("--")
-            vary = dict(word.split("=", 1) for word in words[3:end] if "=" in word)
-            seeds = vary.pop("seed").split(",")
-            repeated += [(int(seed), threads) for seed in seeds]
-            again = [f"--{key}={value}" for key, value in vary.items()]
-            again = vars(parse_arguments("", [*words[end + 1 :], *again]))
-            for one in found:
-                recorded = one["run"]["arguments"]
-                # Options of another day: one is a command today, extras.sanity, and one is new.
-                assert not recorded.get("sanity")
-                unset = {key for key in FOUND_OUT if again[key] is None} | {"sanity"}
-                for key in set(recorded) - unset - {"out", "seed"}:
-                    assert again[key] == recorded[key], f"{name}: {key}"
-        ran = [one["run"] for one in found]
-        wanted = [(one["arguments"]["seed"], one["device"]["threads"]) for one in ran]
-        assert sorted(repeated) == sorted(wanted), name
+    names = {path.stem.removeprefix("run-").rpartition("-")[0] for path in files}
+    for name in names - {"demo", *record.LEARNED}:  # which have folders of their own
+        typed = record.RUNS[record.ASKED.get(name, [name])[0]]
+        if typed.startswith(record.MAIN):
+            typed = f"{main} {record.options_of(name if name in record.RUNS else 'imdb-2000')}"
+        again = vars(parse_arguments("", shlex.split(typed)))
+        for one in tables.runs(name):
+            recorded = one["run"]["arguments"]
+            # Options of another day: one is a command today, extras.sanity, and one is new.
+            assert not recorded.get("sanity")
+            unset = {key for key in FOUND_OUT if again[key] is None} | {"sanity"}
+            for key in set(recorded) - unset - {"out", "seed", "resume"}:
+                assert again[key] == recorded[key], f"{name}: {key}"
+
+
+def test_a_row_says_how_many_threads_and_which_numbers_made_it():
+    """The last digit of a sum depends on both, and so a figure that is to be repeated."""
+    runs = tables.runs("few")
+    runs[2]["run"]["device"] = {"threads": 1, "precision": "bf16"}
+    assert tables.made_on(runs) == "2 threads, fp32 (42, 43)<br>1 thread, bf16 (44)"
+    assert tables.made_on(runs[:2]) == "2 threads, fp32"
 
 
 @pytest.mark.parametrize("name", FROM_FILES)
@@ -138,8 +144,9 @@ def test_other_results_make_another_section(name, tmp_path, monkeypatch):
     before = pages.SECTIONS[name]()
     assert before in FOUND[name][2]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    told = r"`.*?`|\d threads?|\(\d seeds, [\d,]+ each\)"
     figures = [
-        re.findall(r"\d[\d,.]*(?:e-\d+)?", re.sub(r"`.*?`", "", text))
+        re.findall(r"\d[\d,.]*(?:e-\d+)?", re.sub(told, "", text))
         for text in (before, pages.SECTIONS[name]())
     ]
     assert len(figures[0]) == len(figures[1])

@@ -218,8 +218,8 @@ def known(monkeypatch):
         run["run"]["device"] = {"precision": "fp32"}
     for module in (changes, differences):
         monkeypatch.setattr(module, "having", lambda name, *given, **how: known.get(name, []))
-    for name, value in (("cells", [""] * 4), ("search_commands", ""), ("machines", "")):
-        monkeypatch.setattr(changes, name, lambda found, value=value: value)
+    monkeypatch.setattr(changes, "minutes_of", lambda run: 1)
+    monkeypatch.setattr(changes, "made_on", lambda found: "")
     return known
 
 
@@ -234,26 +234,31 @@ def test_the_short_answer_has_the_best_change_first_and_nothing_of_one_seed(know
 
 def test_a_run_in_16_bits_is_compared_with_its_like(known):
     """bf16 moves a figure by itself. An option must not be praised or blamed for it. Only the row
-    that tells of bf16 is compared with 32 bits.
+    that tells of fp32 is compared with bf16.
     """
     known |= {"bf16": made_up([0.83] * 3, first=700), "dropout": made_up([0.86] * 3, first=800)}
     for run in (*known["bf16"], *known["dropout"]):
         run["run"]["device"] = {"precision": "bf16"}
     points = {row[0]: sum(row[1]) / 3 for row in changes.changes()}
-    assert points["--attention-dropout 0.1"] == pytest.approx(3)
-    assert points["--precision bf16"] == pytest.approx(-5)
+    assert points["`--attention-dropout 0.1`"] == pytest.approx(3)
+    assert points["`--precision fp32`"] == pytest.approx(5)
+    assert points["`--truncation head`"] == pytest.approx(-4), "it is in fp32"
     rows = {row.split("`")[1]: row for row in changes.experiments().splitlines()[2:-2]}
-    assert "+3.00" in rows["--attention-dropout 0.1"] and "-5.00" in rows["--precision bf16"]
-    rows = dict(row[::2] for row in differences.against(["few", "bf16", "dropout", "256-head"]))
-    assert [rows[name][:5] for name in rows] == ["", "-5.00", "+3.00", "-4.00"]
+    assert "+3.00" in rows["--attention-dropout 0.1"] and "+5.00" in rows["--precision fp32"]
+    assert not re.search(r"[+-]\d", rows["--precision bf16"]), "the others are compared with it"
+    names = ["bf16", "few", "dropout", "256-head"]
+    rows = dict(row[::2] for row in differences.against(names, "few"))
+    assert [rows[name][:5] for name in names] == ["", "+5.00", "+3.00", "-4.00"]
 
 
-def test_a_guess_that_was_not_confirmed_is_named(known):
+def test_the_guesses_that_came_true_are_told_apart_from_the_others(known):
     """Six epochs were to be better, large batches and no warm-up worse. Reading the head alone was
     to be worse, and is. Of one seed (512 tokens) nothing is said.
     """
+    known["bf16"] = made_up([0.88] * 3, first=700)  # of the first row nothing is guessed
     last = changes.experiments().splitlines()[-1]
-    assert "not confirmed: `--epochs 6`, `--warmup 0`, `--batch-size 32`. " in last
+    wrong = "`--epochs 6`, `--warmup 0`, `--batch-size 32`"
+    assert last == f"Came out as guessed: `--truncation head`. Came out otherwise: {wrong}."
 
 
 # ------------------------------------------------------------------------------ DistilBERT itself

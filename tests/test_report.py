@@ -190,7 +190,7 @@ def test_the_page_fits_a_phone_and_a_screen(page, browser, width, scheme):
         (["nowhere"], "there is no such folder"),
         (["--mistakes", "21"], "--mistakes 21: has to be from 0 to 20"),
         (["MODEL", "--baseline", "README.md"], "holds no figures of --results"),
-        (["MODEL", "--baseline", "docs/results/baseline-imdb.json"], "is about other data"),
+        (["MODEL", "--baseline", "docs/results/counted-all-42.json"], "is about other data"),
         (["MODEL", "--out", "tests"], "cannot be written"),
     ],
 )

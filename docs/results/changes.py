@@ -7,46 +7,45 @@ What was run, docs/results/record.py says.
 
 from statistics import mean
 
-from docs.results.differences import against, difference, figures_of, gain, having, machines
-from docs.results.differences import in_points, only_right, unchanged
-from docs.results.tables import cells, markdown, over_seeds, read, runs, search_commands
+from docs.results.differences import against, difference, figures_of, gain, having, in_points
+from docs.results.differences import only_right, unchanged
+from docs.results.record import options_of
+from docs.results.tables import made_on, markdown, minutes_of, over_seeds, read, runs
 
 
 def truncation():
     """Which end of a long review matters: accuracy of short and of cut reviews."""
-    rows, every = [], []
-    names = ["few", "256-tail", "256-head", "128-head+tail", "128-tail", "128-head", "512"]
-    for name, _, points, found in against(names):
+    rows = []
+    names = ["bf16", "256-tail", "256-head", "128-head+tail", "128-tail", "128-head", "512"]
+    for name, _, points, found in against(names, "few"):
         parts = [[one["evaluated"]["by_length"][p] for one in found] for p in ("whole", "longer")]
-        how = {"few": "256-head+tail", "512": "512-head+tail"}.get(name, name).replace("-", ", ", 1)
-        rows.append([how, *map(over_seeds, parts), points, search_commands(found)])
-        every += found
+        asked = found[0]["run"]["arguments"]
+        row = [f"{asked['max_length']}, {asked['truncation']}", *map(over_seeds, parts), points]
+        rows.append([*row, f"`{options_of(name)}`", made_on(found)])
     header = ["tokens, and which", "accuracy on reviews that fit", "on longer ones"]
-    table = markdown([*header, "points, of all, against the first", "command"], rows)
-    return f"{table}\n\n{machines(every)}"
+    return markdown([*header, "points, of all (95 % interval)", "OPTION", "made on"], rows)
 
 
 def counted_like(found):
     """extras.baseline's answers to the reviews that some runs were tested on, in a run's form."""
     (n,) = {figures["n"] for figures in figures_of(found)}
-    (size,) = {one["run"]["arguments"]["subset"] for one in found}
+    (size,) = {one["run"]["arguments"]["subset"] or "all" for one in found}
     counted = read(f"counted-{size}-[0-9]*.json")
     return [{"run": one, "evaluated": one["evaluated"][str(n)]} for one in counted]
 
 
 def curve():
     """More reviews, and counting words beside them, which learned from and answered the same."""
-    rows, every = [], []
-    for name in ("250", "250-long", "1000", "1000-long", "imdb-2000", "4000"):
+    rows = []
+    for name in ("250", "250-long", "1000", "1000-long", "imdb-2000", "4000", "imdb-all"):
         if found := having(name, "evaluated"):
-            counted, asked = counted_like(found), found[0]["run"]["arguments"]
-            row = [f"{asked['subset']:,}, {asked['epochs']} epochs"]
+            counted, reviews = counted_like(found), found[0]["run"]["splits"]["train"]["reviews"]
+            row = [f"{reviews:,}, {found[0]['run']['arguments']['epochs']} epochs"]
             row += [over_seeds(figures_of(one)) for one in (found, counted)]
-            rows.append([*row, gain(found, counted), search_commands(found)])
-            every += found
+            options = "" if name.startswith("imdb") else f"`{options_of(name)}`"
+            rows.append([*row, gain(found, counted), options, made_on(found)])
     header = ["train reviews", "`finetune.py`", "`extras/baseline.py`"]
-    header += ["points above it (95 % interval)", "command for the first"]
-    return f"{markdown(header, rows)}\n\n{machines(every)}"
+    return markdown([*header, "points above it (95 % interval)", "OPTION", "made on"], rows)
 
 
 def accumulation():
@@ -63,78 +62,77 @@ def accumulation():
     )
 
 
-# What to type after `python finetune.py --epochs 3 --subset 2000`, why it could matter, our guess,
-# and the name under which it was recorded.
+# What is changed in the main job, by the name under which it was recorded; why that could matter,
+# and our guess. With the first two the others are compared.
 EXPERIMENTS = (
-    ("(nothing)", "what the others are compared with", None, "few"),
-    ("--truncation head", "the verdict at the end is cut away", "worse", "256-head"),
-    ("--max-length 128", "half the tokens, half the time", "worse", "128-head+tail"),
-    ("--max-length 512", "hardly a word is lost", "better", "512"),
-    ("--epochs 6", "twice as long", "better", "epochs-6"),
-    ("--lr 2e-5", "smaller steps, and three epochs are few", "worse", "lr-2e-5"),
-    ("--lr 1e-4", "larger steps", None, "lr-1e-4"),
-    ("--lr 1e-3", "so large that what was pretrained is lost", "worse", "lr-1e-3"),
-    ("--warmup 0", "large steps, while the head knows nothing yet", "worse", "warmup-0"),
-    ("--batch-size 8", "twice as many steps", None, "batch-8"),
-    ("--batch-size 32", "half as many steps, when epochs are few", "worse", "batch-32"),
-    (
-        "--batch-size 8 --accumulate 4",
-        "as many reviews to a step as 32, in other company",
-        "worse",
-        "batch-8x4",
-    ),
-    ("--precision bf16", "fewer digits, half the time on a CPU that has it", None, "bf16"),
-    ("--head-epochs 2 --train-layers 3", "two epochs for the head alone", "worse", "phases"),
-    ("--attention-dropout 0.1", "as transformers has it", None, "dropout"),
+    ("bf16", "numbers of 16 bits: what a CPU takes that has them", None),
+    ("few", "numbers of 32 bits: twice the time there, what others take", None),
+    ("256-head", "the verdict at the end is cut away", "worse"),
+    ("128-head+tail", "half the tokens, half the time", "worse"),
+    ("512", "hardly a word is lost", "better"),
+    ("epochs-6", "twice as long", "better"),
+    ("lr-2e-5", "smaller steps, and three epochs are few", "worse"),
+    ("lr-1e-4", "larger steps", None),
+    ("lr-1e-3", "so large that what was pretrained is lost", "worse"),
+    ("warmup-0", "large steps, while the head knows nothing yet", "worse"),
+    ("batch-8", "twice as many steps", None),
+    ("batch-32", "half as many steps, when epochs are few", "worse"),
+    ("batch-8x4", "32 reviews to a step, with the memory of 8", "worse"),
+    ("phases", "two epochs for the new head alone, one for three layers", "worse"),
+    ("dropout", "more is dropped at random, as the checkpoint asks for", None),
 )
 # What else changes the answers of that run: other data, or other ways to ask its models.
-OTHERS = (
-    ("--subset 250", "250"),
-    ("--subset 1000", "1000"),
-    ("--subset 4000", "4000"),
-    ("evaluate.py --windows", "windows"),
-    ("evaluate.py --precision int8", "int8"),
-)
+OTHERS = {
+    "250": "`--subset 250`",
+    "1000": "`--subset 1000`",
+    "4000": "`--subset 4000`",
+    "all": "all reviews, `--epochs 2`",
+    "windows": "`evaluate.py --windows`",
+    "int8": "`evaluate.py --precision int8`",
+}
+
+
+def shown(name):
+    """What is changed in the main job, as it is typed."""
+    return "`--precision fp32`" if name == "few" else f"`{options_of(name)}`"
 
 
 def changes():
     """[(what was changed, points of each of several seeds, low, high, verdict)], the best first."""
-    rows, named = [], [(options, name) for options, _, _, name in EXPERIMENTS[1:]]
-    for options, name in (*named, *OTHERS):
+    rows, named = [], [(shown(name), name) for name, *_ in EXPERIMENTS[1:]]
+    for words, name in (*named, *((words, name) for name, words in OTHERS.items())):
         found = having(name, "evaluated", answers=True)
-        if len(found) > 1:
-            rows.append((options, *difference(found, unchanged(name, found, "few"))))
+        if len(found) > 1 and (told := difference(found, unchanged(name, found, "few"))):
+            rows.append((words, *told))
     return sorted(rows, key=lambda row: -mean(row[1]))
 
 
 def changed():
     """The same as a table."""
     rows = [
-        [f"`{options}`", in_points(points, *ends), verdict, len(points)]
-        for options, points, *ends, verdict in changes()
+        [words, in_points(points, *ends), verdict, len(points)]
+        for words, points, *ends, verdict in changes()
     ]
     return markdown(["change", "points (95 % interval)", "verdict", "seeds"], rows)
 
 
 def experiments():
     """What else could be changed, one option at a time."""
-    rows, every, wrong = [], [], []
-    for options, why, guess, name in EXPERIMENTS:
+    rows, verdicts = [], {"as guessed": [], "otherwise": []}
+    for name, why, guess in EXPERIMENTS:
         found = having(name, "evaluated")
         if not found:
             continue
-        every += found
         points = gain(found, unchanged(name, found, "few")) if rows else ""
         said = points.rpartition(": ")[2]
-        if guess and said in ("better", "worse", "may be luck") and said != guess:
-            wrong.append(f"`{options}`")
-        row = [f"`{options}`", f"{why}: {guess}" if guess else why, over_seeds(figures_of(found))]
-        minutes = f"{cells(found)[2]} in {found[0]['run']['device']['precision']}"
-        rows.append([*row, points, minutes, search_commands(found)])
-    header = ["add this", "our guess", "measured", "points against the first", "minutes"]
-    words = f"Guesses that were not confirmed: {', '.join(wrong)}. " if wrong else ""
-    table = markdown([*header, "the whole command"], rows)
-    return f"{table}\n\n{words}{machines(every)}"
+        if guess and said in ("better", "worse", "may be luck"):
+            verdicts["as guessed" if said == guess else "otherwise"].append(shown(name))
+        row = [shown(name), f"{why}: {guess}" if guess else why, over_seeds(figures_of(found))]
+        minutes = min(minutes_of(one["run"]) for one in found)
+        rows.append([*row, points, f"{minutes:.0f}", made_on(found)])
+    header = ["OPTION", "our guess", "accuracy", "points (95 % interval)", "minutes", "made on"]
+    words = [f"{how}: {', '.join(names)}." for how, names in verdicts.items() if names]
+    return f"{markdown(header, rows)}\n\nCame out {' Came out '.join(words)}"
 
 
 def windows():

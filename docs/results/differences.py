@@ -4,7 +4,6 @@ A difference between two rows is told with an interval and a verdict: "may be lu
 seeds agree on its sign and the interval leaves out 0. Of one seed nobody knows how much is luck.
 """
 
-from collections import Counter
 from statistics import mean, stdev
 
 from docs.results import tables
@@ -32,12 +31,14 @@ def difference(ours, theirs, part="evaluated"):
     Seed by seed the reviews are counted that only one of the two got right, as extras.compare does.
     The interval is the one of extras.compare for the mean of these counts: three seeds answer the
     same reviews, so they are no more reviews than one seed's. part: "evaluated" (which is test) or
-    "validated". None if answers were not recorded.
+    "validated". None if answers were not recorded, or no seed is in both.
     """
     if any("right" not in run.get(part, {}) for run in (*ours, *theirs)):
         return None
     ours, theirs = ({seed_of(one): one for one in found} for found in (ours, theirs))
     both = [seed for seed in ours if seed in theirs]  # another seed draws other train reviews
+    if not both:
+        return None
     counts = [only_right(ours[seed], theirs[seed], part) for seed in both]
     points = [100 * (a - b) / n for a, b, n in counts]
     low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
@@ -58,19 +59,6 @@ def gain(ours, theirs, part="evaluated"):
     return "-" if found is None else f"{in_points(*found[:3])}: {found[3]}"
 
 
-def machines(found):
-    """On what some runs were made: a sentence for each kind of machine."""
-    kinds = Counter()
-    for one in found:
-        device = one["run"]["device"]
-        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
-        kinds[f"{device['name']}, {threads}, {device['precision']}"] += 1
-    if len(kinds) == 1:
-        return f"On {kinds.popitem()[0]}."
-    counted = [f"{kind} ({n} run{'s' * (n > 1)})" for kind, n in kinds.items()]
-    return f"On {'; '.join(counted)}."
-
-
 def having(name, part, answers=False):
     """The runs of a name that hold such a part; with answers, each answer as well.
 
@@ -84,21 +72,25 @@ def having(name, part, answers=False):
     return sorted(found, key=seed_of)
 
 
-def unchanged(name, found, first, part="evaluated"):
-    """What the runs of a name are compared with: those of `first`, or the same in bf16 if they are.
+def unchanged(name, found, in_fp32, part="evaluated"):
+    """What the runs of a name are compared with: runs with the same kind of numbers.
 
-    bf16 drops digits, and the result moves a little. That must not count as the option's doing.
+    bf16 drops digits, and the result moves a little. That must not count as an option's doing. Only
+    the runs in fp32 that others are compared with, `in_fp32`, are compared with those in bf16.
     """
     in_bf16 = found[0]["run"]["device"]["precision"] == "bf16"
-    return having("bf16" if in_bf16 and name != "bf16" else first, part)
+    return having("bf16" if in_bf16 or name == in_fp32 else in_fp32, part)
 
 
-def against(names, part="evaluated"):
-    """Rows (name, figures, points above the first name, runs) of all names that are recorded."""
+def against(names, in_fp32, part="evaluated"):
+    """Rows (name, figures, points above the unchanged runs, runs) of all names that are recorded.
+
+    The first name is "bf16": with its runs the others are compared, or with those of in_fp32.
+    """
     rows = []
     for name in names:
         if found := having(name, part):
             shown = over_seeds(figures_of(found, part))
-            points = gain(found, unchanged(name, found, names[0], part), part) if rows else ""
-            rows.append((name, shown, points, found))
+            like = unchanged(name, found, in_fp32, part)
+            rows.append((name, shown, gain(found, like, part) if name != "bf16" else "", found))
     return rows

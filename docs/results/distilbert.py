@@ -7,8 +7,8 @@ Expect    docs/results/run-distilbert-2000-42.json and run-distilbert-all-42.jso
           it is typed again. Where the hub is out of reach, a line says so, and nothing is written.
 """
 
-from docs.results.learned import LIKE_OTHERS, beside_others, runs
-from docs.results.record import module
+from docs.results.learned import beside_others, runs
+from docs.results.record import LIKE_OTHERS, module
 from support.errors import run_command
 
 

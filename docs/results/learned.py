@@ -6,57 +6,50 @@ What was run, docs/results/record.py says.
 """
 
 from docs.results import tables
-from docs.results.differences import against, figures_of, gain, having, machines, seed_of
-from docs.results.tables import by_seed_and_mean, cells, command_of, markdown, measured, read, runs
-from docs.results.tables import search_commands, spread
+from docs.results.differences import against, figures_of, gain, having, seed_of
+from docs.results.record import LIKE_OTHERS, options_of
+from docs.results.tables import by_seed_and_mean, cells, command_of, made_on, markdown, measured
+from docs.results.tables import read, runs, spread
+
+
+BY_SEED = "accuracy on 25,000 test reviews, by seed (95 % interval)"
 
 
 # ------------------------------------------------------------------------------ the main runs
 def recorded():
     """The main runs, seed by seed."""
-    rows, every = [], []
-    for name in ("imdb-2000", "imdb-all", "demo"):
+    rows = []
+    for name in ("imdb-2000", "imdb-all"):
         found = runs(name)
-        every += found
-        note = " (a rehearsal, on made-up reviews)" if name == "demo" else ""
-        rows.append([f"`{command_of(found[0])}`{note}", *cells(found)])
-    header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
-    versions = ", ".join(f"{name} {v}" for name, v in every[0]["run"]["versions"].items())
+        run = found[0]["run"]
+        rows.append([f"`{command_of(found[0])}`", *cells(found), made_on(found)])
+    header = ["command", BY_SEED, "mean ± st. dev.", "minutes", "peak memory", "made on"]
+    (demo,) = figures_of(runs("demo"))
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     return (
-        markdown([*header, "minutes", "peak memory"], rows)
-        + f"\n\n{machines(every)} With {versions}. Minutes are of training alone, the fastest "
-        "epoch times their number, because the machine had other work as well."
+        f"{markdown(header, rows)}\n\nOn {run['device']['name']}, with {versions}. The rehearsal "
+        f"(`python finetune.py --demo`) gets {measured(demo['correct'], demo['n'])} of its made-up "
+        "test reviews right."
     )
 
 
-# What may become a default: judged by validation alone, before any of it has seen test.
-DEFAULTS = {
-    "lr-5e-5": "--lr 5e-5",
-    "lr-2e-5": "--lr 2e-5",
-    "lr-1e-4": "--lr 1e-4",
-    "lr-2e-4": "--lr 2e-4",
-    "bf16": "--precision bf16",  # with which those below are compared
-    "batch-8": "--batch-size 8",
-    "batch-32": "--batch-size 32",
-    "warmup-0": "--warmup 0",
-    "epochs-6": "--epochs 6",
-}
+# What may become a default: judged by validation alone, before any of it has seen test. The first
+# two are what the others are compared with.
+DEFAULTS = "bf16 lr-5e-5 lr-2e-5 lr-1e-4 lr-2e-4 batch-8 batch-32 warmup-0 epochs-6".split()
 
 
 def defaults():
-    """Which options are the best by validation. The first is what the others are compared with."""
-    rows, every = [], []
-    for name, shown, points, found in against(list(DEFAULTS), "validated"):
-        every += found
-        commands = search_commands(found, tested=False)
-        rows.append([f"`{DEFAULTS[name]}`", shown, points, commands])
-    header = ["option", "validation accuracy", "points against the first (95 % interval)"]
-    return f"{markdown([*header, 'command'], rows)}\n\n{machines(every)}"
+    """Which options are the best by validation."""
+    rows = []
+    for name, shown, points, found in against(DEFAULTS, "lr-5e-5", "validated"):
+        rows.append([f"`{options_of(name)}`", shown, points, made_on(found)])
+    header = ["option", "validation accuracy", "points (95 % interval)", "made on"]
+    return markdown(header, rows)
 
 
 def beside_trainer():
     """Trainer's default recipe on the same train and test reviews as the main runs."""
-    rows, every = [], []
+    rows = []
     for name, peer in (("imdb-2000", "trainer-2000"), ("imdb-all", "trainer-all")):
         ours, theirs = runs(name), sorted(read(f"{peer}-[0-9]*.json"), key=seed_of)
         typed = theirs[0]["run"]["arguments"]
@@ -65,15 +58,13 @@ def beside_trainer():
         if (processes := device.get("processes", 1)) > 1:
             words = [f"torchrun --nproc_per_node={processes}"]  # which gives each one thread
         words += ["-m docs.results.trainer", *["--bf16"] * typed["bf16"]]
-        words += [f"--{key} {typed[key]}" for key in ("model", "subset", "epochs", "test")]
+        words += ["--model $MINILM"]
+        words += [f"--{key} {typed[key]}" for key in ("subset", "epochs", "test")]
         for command, found in ((command_of(ours[0]), ours), (" ".join(words), theirs)):
-            by_seed, deviation = by_seed_and_mean(found)
             points = gain(ours, theirs) if found is ours else ""
-            rows.append([f"`{command}`", by_seed, deviation, points])
-            every += found
-    header = ["command", "test accuracy by seed (95 % interval, n)", "mean ± st. dev."]
-    table = markdown([*header, "points above Trainer (95 % interval)"], rows)
-    return f"{table}\n\n{machines(every)}"
+            rows.append([f"`{command}`", *by_seed_and_mean(found), points, made_on(found)])
+    header = ["command", BY_SEED, "mean ± st. dev.", "points above Trainer (95 % interval)"]
+    return markdown([*header, "made on"], rows)
 
 
 # ------------------------------------------------------------------------------ the main runs again
@@ -107,22 +98,20 @@ def calibration():
         for one in having(name, "calibration"):
             found = one["calibration"]
             top, n = found["surest"], figures_of([one])[0]["n"]
-            row = [f"`{command_of(one)} --seed {seed_of(one)}`"]
-            row.append(f"{top['n'] / n:.0%}: {top['sure']:.1%} sure, {top['right']:.1%} right")
-            row.append(f"{found['temperature']:.2f}")
+            row = [f"`{command_of(one)}`", seed_of(one), f"{top['n'] / n:.0%}"]
+            row += [f"{top['sure']:.1%}", f"{top['right']:.1%}", f"{found['temperature']:.2f}"]
             both = [found[when] for when in ("before", "after")]
             row += ["{:.1%} ({:.1%} to {:.1%})".format(*one["error"]) for one in both]
-            rows.append([*row, "{:.3f}, {:.3f}".format(*(one["loss"][0] for one in both))])
-    header = ["run", f"given with {top['low']:.2f} or more", "temperature"]
-    header += ["error before (95 % interval)", "error after", "loss before, after"]
-    return markdown(header, rows)
+            rows.append([*row, *(f"{one['loss'][0]:.3f}" for one in both)])
+    header = ["run", "seed", f"answers given with {top['low']:.2f} or more", "the model said"]
+    header += ["were right", "temperature", "error before", "error after", "loss before"]
+    return markdown([*header, "loss after"], rows)
 
 
 # ------------------------------------------------------------------------------ what others quote
 # After all 25,000 train reviews, in percent: the paper (Sanh et al. 2019), and cards of public
 # models on the hub, the lowest and the highest.
 PAPER, CARDS = 92.82, (92.8, 93.2)
-LIKE_OTHERS = {"distilbert-2000": "--epochs 3 --subset 2000", "distilbert-all": "--epochs 2"}
 
 
 def beside_others(found):

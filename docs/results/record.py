@@ -23,7 +23,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from dataset import draw, draw_rules
-from docs.results.learned import LIKE_OTHERS
 from extras.calibration import calibration_error, reliability, temperature_for
 from extras.kept import read_answers
 from extras.trial import train
@@ -35,8 +34,11 @@ MODELS = Path("recorded")
 SEEDS = (42, 43, 44)
 MINILM = "--model sentence-transformers/all-MiniLM-L6-v2"
 MAIN = f"{MINILM} --epochs 3 --subset 2000"
+# DistilBERT itself, beside what others quote of it.
+LIKE_OTHERS = {"distilbert-2000": "--epochs 3 --subset 2000", "distilbert-all": "--epochs 2"}
 
-# The options of finetune.py, by the name under which a run is recorded.
+# The options of finetune.py, by the name under which a run is recorded. (Of one that stands twice
+# the last counts.)
 RUNS = {
     "lr-2e-5": f"{MAIN} --lr 2e-5",
     "lr-5e-5": f"{MAIN} --lr 5e-5",
@@ -45,11 +47,11 @@ RUNS = {
     "lr-1e-3": f"{MAIN} --lr 1e-3",
     "imdb-2000": MAIN,
     "imdb-all": f"{MINILM} --epochs 2",
-    "250": f"{MINILM} --epochs 3 --subset 250",
-    "250-long": f"{MINILM} --epochs 24 --subset 250",  # as many steps as 2,000 reviews get
-    "1000-long": f"{MINILM} --epochs 6 --subset 1000",
-    "1000": f"{MINILM} --epochs 3 --subset 1000",
-    "4000": f"{MINILM} --epochs 3 --subset 4000",
+    "250": f"{MAIN} --subset 250",
+    "250-long": f"{MAIN} --subset 250 --epochs 24",  # as many steps as 2,000 reviews get
+    "1000": f"{MAIN} --subset 1000",
+    "1000-long": f"{MAIN} --subset 1000 --epochs 6",
+    "4000": f"{MAIN} --subset 4000",
     "128-head": f"{MAIN} --max-length 128 --truncation head",
     "128-tail": f"{MAIN} --max-length 128 --truncation tail",
     "128-head+tail": f"{MAIN} --max-length 128",
@@ -62,7 +64,7 @@ RUNS = {
     "phases": f"{MAIN} --head-epochs 2 --train-layers 3",
     "dropout": f"{MAIN} --attention-dropout 0.1",
     "warmup-0": f"{MAIN} --warmup 0",
-    "epochs-6": f"{MINILM} --epochs 6 --subset 2000",
+    "epochs-6": f"{MAIN} --epochs 6",
     "bf16": f"{MAIN} --precision bf16",
     "demo": "--demo",
 } | LIKE_OTHERS
@@ -77,6 +79,7 @@ ASKED = {
     "few": ("imdb-2000", "--subset 5000"),  # the reviews of the rows beside it
     "windows": ("imdb-2000", "--subset 5000 --windows"),
     "int8": ("imdb-2000", "--subset 5000 --precision int8"),
+    "all": ("imdb-all", "--subset 5000"),
 }
 TRAINER = {
     "trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000",
@@ -87,6 +90,11 @@ LEARNED = {f"unlabelled-{size}": size for size in UNLABELLED}  # from its answer
 # Counting words in the same reviews.
 COUNTED = {f"counted-{size}": f"--subset {size}" for size in (250, 1000, 2000, 4000)}
 COUNTED |= {"counted-all": ""}
+
+
+def options_of(name):
+    """What the run of a name has behind the words of the main job."""
+    return RUNS[name].removeprefix(MAIN).strip()
 
 
 def path_of(name, seed):

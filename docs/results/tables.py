@@ -4,7 +4,6 @@ Run       python -m docs.pages, which writes them into the pages
 """
 
 import json
-import shlex
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -13,6 +12,7 @@ from extras import benchmark
 from extras.kept import command_line
 
 RESULTS = Path(__file__).resolve().parent
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # called $MINILM on the page, to keep it narrow
 READ = []  # the names of the files that a section was made from, for the commit below it
 
 
@@ -38,20 +38,6 @@ def profile():
     return "\n".join(lines + [f"| {kind} | {share:.1%} |" for kind, share in rows])
 
 
-def baseline():
-    """The table of docs/results/baseline-*.json, of `python -m extras.baseline --results FILE`."""
-    lines = ["| train reviews | command | test accuracy (95 % interval, n) | seconds |"]
-    lines += ["|---|---|---|---|"]
-    for found in sorted(read("baseline-*.json"), key=lambda one: one["train_reviews"]):
-        test, subset = found["test"], found["arguments"]["subset"]
-        command = "python -m extras.baseline" + (f" --subset {subset}" if subset else "")
-        lines.append(
-            f"| {found['train_reviews']:,} | `{command}` | {measured(test['correct'], test['n'])} "
-            f"| {found['seconds']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
 # ------------------------------------------------------------------------------ recorded runs
 # docs/results/run-NAME-SEED.json, which `python evaluate.py --results FILE` writes after a run.
 def runs(name):
@@ -70,34 +56,8 @@ def measured(correct, n):
 
 def command_of(run):
     """The command that repeats a run, without its seed (42 is what nobody has to type)."""
-    return command_line(run["run"] | {"arguments": run["run"]["arguments"] | {"seed": 42}})
-
-
-def search_command(found, tested=True):
-    """The one command that repeats some runs: each seed is trained, and tested or not."""
-    words = shlex.split(command_of(found[0]))[2:]  # without "python finetune.py"
-    options = {words[at][2:]: words[at + 1] for at in range(0, len(words), 2)}
-    fixed = [f"--{name} {options.pop(name)}" for name in ("model", "epochs") if name in options]
-    vary = [f"{name}={value}" for name, value in options.items()]
-    seeds = ",".join(str(one["run"]["arguments"]["seed"]) for one in found)
-    test = ""
-    if tested:
-        n = found[0]["evaluated"]["figures"]["n"]
-        test = " --test" if n == 25_000 else f" --test {n}"
-    return " ".join(["python -m extras.search", *vary, f"seed={seeds} --grid{test} --", *fixed])
-
-
-def search_commands(found, tested=True):
-    """A cell with the commands for a row: one, or two where its runs had other numbers of threads.
-
-    Two threads are what torch takes on the two cores of these machines, and nobody has to type.
-    """
-    shown = []
-    for threads in sorted({one["run"]["device"]["threads"] for one in found}, reverse=True):
-        some = [one for one in found if one["run"]["device"]["threads"] == threads]
-        prefix = "" if threads == 2 else f"OMP_NUM_THREADS={threads} "
-        shown.append(f"`{prefix}{search_command(some, tested)}`")
-    return "<br>".join(shown)
+    command = command_line(run["run"] | {"arguments": run["run"]["arguments"] | {"seed": 42}})
+    return command.replace(MODEL, "$MINILM")
 
 
 def accuracies(found):
@@ -135,8 +95,22 @@ def by_seed_and_mean(found):
     by_seed = []
     for one in found:
         figures, seed = one["evaluated"]["figures"], one["run"]["arguments"]["seed"]
-        by_seed.append(f"{seed}: {measured(figures['correct'], figures['n'])}")
+        low, high = wilson_interval(figures["correct"], figures["n"])
+        share = figures["correct"] / figures["n"]
+        by_seed.append(f"{seed}: {share:.2%} ({low:.2%} to {high:.2%})")
     return ["<br>".join(by_seed), spread(accuracies(found))]
+
+
+def made_on(found):
+    """What the last digits of some runs depend on: their threads, and the kind of their numbers."""
+    kinds = {}
+    for one in found:
+        device, seed = one["run"]["device"], one["run"]["arguments"]["seed"]
+        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
+        kinds.setdefault(f"{threads}, {device['precision']}", []).append(str(seed))
+    if len(kinds) == 1:
+        return kinds.popitem()[0]
+    return "<br>".join(f"{kind} ({', '.join(seeds)})" for kind, seeds in kinds.items())
 
 
 def cells(found):
@@ -210,7 +184,6 @@ def width():
 
 SECTIONS = {
     "width": width,
-    "baseline": baseline,
     "lengths": lengths,
     "cuts": cuts,
     "validation": validation,

@@ -258,7 +258,7 @@ def test_the_guesses_that_came_true_are_told_apart_from_the_others(known):
     known["bf16"] = made_up([0.88] * 3, first=700)  # of the first row nothing is guessed
     last = changes.experiments().splitlines()[-1]
     wrong = "`--epochs 6`, `--warmup 0`, `--batch-size 32`"
-    assert last == f"Came out as guessed: `--truncation head`. Came out otherwise: {wrong}."
+    assert last == f"Guesses that came true: `--truncation head`. Guesses that did not: {wrong}."
 
 
 # ------------------------------------------------------------------------------ DistilBERT itself

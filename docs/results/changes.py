@@ -118,7 +118,7 @@ def changed():
 
 def experiments():
     """What else could be changed, one option at a time."""
-    rows, verdicts = [], {"as guessed": [], "otherwise": []}
+    rows, guesses = [], {"came true": [], "did not": []}
     for name, why, guess in EXPERIMENTS:
         found = having(name, "evaluated")
         if not found:
@@ -126,13 +126,13 @@ def experiments():
         points = gain(found, unchanged(name, found, "few")) if rows else ""
         said = points.rpartition(": ")[2]
         if guess and said in ("better", "worse", "may be luck"):
-            verdicts["as guessed" if said == guess else "otherwise"].append(shown(name))
+            guesses["came true" if said == guess else "did not"].append(shown(name))
         row = [shown(name), f"{why}: {guess}" if guess else why, over_seeds(figures_of(found))]
         minutes = min(minutes_of(one["run"]) for one in found)
         rows.append([*row, points, f"{minutes:.0f}", made_on(found)])
     header = ["OPTION", "our guess", "accuracy", "points (95 % interval)", "minutes", "made on"]
-    words = [f"{how}: {', '.join(names)}." for how, names in verdicts.items() if names]
-    return f"{markdown(header, rows)}\n\nCame out {' Came out '.join(words)}"
+    told = [f"Guesses that {how}: {', '.join(some)}." for how, some in guesses.items() if some]
+    return f"{markdown(header, rows)}\n\n{' '.join(told)}"
 
 
 def windows():

@@ -105,7 +105,7 @@ def reviews():
         size = ours[0]["run"]["splits"]["train"]["reviews"]
         for found, points in zip((ours, counted_like(ours)), lines.values()):
             shares = accuracies(found)
-            points.append((size, mean(shares), stdev(shares) if len(shares) > 1 else 0))
+            points.append((size, mean(shares), stdev(shares)))
 
     def draw():
         figure, axes = new_picture("y")

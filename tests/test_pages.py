@@ -94,14 +94,12 @@ def test_the_option_beside_a_row_repeats_its_runs():
     that name: what a figure is called is what was done.
     """
     (command,) = re.findall(r"^python -m extras\.search (.*?) OPTION$", joined(RESULTS_PAGE), re.M)
-    own, _, main = command.replace("$MINILM", tables.MODEL).partition(" -- ")
+    own, _, main = command.replace("--model $MINILM", record.MINILM).partition(" -- ")
     assert own == f"seed={','.join(map(str, record.SEEDS))} --grid --test {record.FEW}"
     files = (PROJECT / "docs" / "results").glob("run-*.json")
     names = {path.stem.removeprefix("run-").rpartition("-")[0] for path in files}
     for name in names - {"demo", *record.LEARNED}:  # which have folders of their own
-        typed = record.RUNS[record.ASKED.get(name, [name])[0]]
-        if typed.startswith(record.MAIN):
-            typed = f"{main} {record.options_of(name if name in record.RUNS else 'imdb-2000')}"
+        typed = record.RUNS[record.ASKED.get(name, [name])[0]].replace(record.MAIN, main)
         again = vars(parse_arguments("", shlex.split(typed)))
         for one in tables.runs(name):
             recorded = one["run"]["arguments"]

@@ -66,7 +66,7 @@ def accumulation():
 # and our guess. With the first two the others are compared.
 EXPERIMENTS = (
     ("bf16", "numbers of 16 bits: what a CPU takes that has them", None),
-    ("few", "numbers of 32 bits: twice the time there, what others take", None),
+    ("few", "numbers of 32 bits: slower there, and what others take", None),
     ("256-head", "the verdict at the end is cut away", "worse"),
     ("128-head+tail", "half the tokens, half the time", "worse"),
     ("512", "hardly a word is lost", "better"),
@@ -82,10 +82,10 @@ EXPERIMENTS = (
     ("dropout", "more is dropped at random, as the checkpoint asks for", None),
 )
 # What else changes the answers of that run: other data, or other ways to ask its models.
-OTHERS = {
-    "250": "`--subset 250`",
-    "1000": "`--subset 1000`",
-    "4000": "`--subset 4000`",
+OTHERS = ("250", "1000", "4000", "all", "windows", "int8")
+# Where that is no option of the main job.
+IN_WORDS = {
+    "few": "`--precision fp32`",
     "all": "all reviews, `--epochs 2`",
     "windows": "`evaluate.py --windows`",
     "int8": "`evaluate.py --precision int8`",
@@ -94,16 +94,16 @@ OTHERS = {
 
 def shown(name):
     """What is changed in the main job, as it is typed."""
-    return "`--precision fp32`" if name == "few" else f"`{options_of(name)}`"
+    return IN_WORDS[name] if name in IN_WORDS else f"`{options_of(name)}`"
 
 
 def changes():
     """[(what was changed, points of each of several seeds, low, high, verdict)], the best first."""
-    rows, named = [], [(shown(name), name) for name, *_ in EXPERIMENTS[1:]]
-    for words, name in (*named, *((words, name) for name, words in OTHERS.items())):
+    rows = []
+    for name in (*(name for name, *_ in EXPERIMENTS[1:]), *OTHERS):
         found = having(name, "evaluated", answers=True)
         if len(found) > 1 and (told := difference(found, unchanged(name, found, "few"))):
-            rows.append((words, *told))
+            rows.append((shown(name), *told))
     return sorted(rows, key=lambda row: -mean(row[1]))
 
 

@@ -91,11 +91,11 @@ def chapters():
 def short():
     """The small table: what comes out, beside what it has to beat. All of it on all of test."""
     rows = []
-    for name, counted, peer in (
+    for name, words, peer in (
         ("imdb-2000", "counted-2000-*", "trainer-2000-*"),
         ("imdb-all", "counted-all-*", "trainer-all-*"),
     ):
-        counted, found = read(f"{counted}.json"), runs(name)
+        counted, found = read(f"{words}.json"), runs(name)
         learned = f"{counted[0]['train_reviews']:,} reviews"
         seconds = min(one["seconds"] for one in counted)
         tests = [one["test"] for one in counted]

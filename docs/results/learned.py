@@ -8,26 +8,24 @@ What was run, docs/results/record.py says.
 from docs.results import tables
 from docs.results.differences import against, figures_of, gain, having, seed_of
 from docs.results.record import LIKE_OTHERS, options_of
-from docs.results.tables import by_seed_and_mean, cells, command_of, made_on, markdown, measured
-from docs.results.tables import read, runs, spread
-
-
-BY_SEED = "accuracy on 25,000 test reviews, by seed (95 % interval)"
+from docs.results.tables import by_seed_and_mean, by_seed_of, cells, command_of, made_on
+from docs.results.tables import markdown, measured, read, runs, spread
 
 
 # ------------------------------------------------------------------------------ the main runs
 def recorded():
     """The main runs, seed by seed."""
-    rows = []
+    rows, every = [], []
     for name in ("imdb-2000", "imdb-all"):
         found = runs(name)
-        run = found[0]["run"]
+        every += found
         rows.append([f"`{command_of(found[0])}`", *cells(found), made_on(found)])
-    header = ["command", BY_SEED, "mean ± st. dev.", "minutes", "peak memory", "made on"]
+    header = ["command", by_seed_of(every), "mean ± st. dev.", "minutes", "peak memory", "made on"]
     (demo,) = figures_of(runs("demo"))
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    names = sorted({one["run"]["device"]["name"] for one in every})
+    versions = ", ".join(f"{name} {v}" for name, v in every[0]["run"]["versions"].items())
     return (
-        f"{markdown(header, rows)}\n\nOn {run['device']['name']}, with {versions}. The rehearsal "
+        f"{markdown(header, rows)}\n\nOn {' and '.join(names)}, with {versions}. The rehearsal "
         f"(`python finetune.py --demo`) gets {measured(demo['correct'], demo['n'])} of its made-up "
         "test reviews right."
     )
@@ -49,7 +47,7 @@ def defaults():
 
 def beside_trainer():
     """Trainer's default recipe on the same train and test reviews as the main runs."""
-    rows = []
+    rows, every = [], []
     for name, peer in (("imdb-2000", "trainer-2000"), ("imdb-all", "trainer-all")):
         ours, theirs = runs(name), sorted(read(f"{peer}-[0-9]*.json"), key=seed_of)
         typed = theirs[0]["run"]["arguments"]
@@ -61,10 +59,11 @@ def beside_trainer():
         words += ["--model $MINILM"]
         words += [f"--{key} {typed[key]}" for key in ("subset", "epochs", "test")]
         for command, found in ((command_of(ours[0]), ours), (" ".join(words), theirs)):
+            every += found
             points = gain(ours, theirs) if found is ours else ""
             rows.append([f"`{command}`", *by_seed_and_mean(found), points, made_on(found)])
-    header = ["command", BY_SEED, "mean ± st. dev.", "points above Trainer (95 % interval)"]
-    return markdown([*header, "made on"], rows)
+    header = ["command", by_seed_of(every), "mean ± st. dev."]
+    return markdown([*header, "points above Trainer (95 % interval)", "made on"], rows)
 
 
 # ------------------------------------------------------------------------------ the main runs again

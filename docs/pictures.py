@@ -72,6 +72,9 @@ def curve():
     return [losses, ends, counts], draw
 
 
+FAR = 5  # points: how far the picture of the gains reaches
+
+
 def gains():
     """What each change of the main job gains or costs, and how much of it may be luck."""
     rows = [(option, mean(points), *others) for option, points, *others in changes()]
@@ -84,14 +87,21 @@ def gains():
         for at, (_, points, low, high, verdict) in enumerate(rows[::-1]):
             color = COLORS["faint" if verdict == "may be luck" else "line"]
             look = {"marker": "o" if verdict != "may be luck" else "|", "color": color}
+            if abs(points) > FAR:  # drawn to scale, it would leave no room for the others
+                side = -1 if points < 0 else 1
+                axes.plot([side * FAR], [at], markersize=7, color=color, marker="<->"[side + 1])
+                align = "left" if side < 0 else "right"
+                words = {"s": f"{points:+.1f}", "ha": align, "va": "center"}
+                axes.text(0.92 * side * FAR, at, **words, color=COLORS["ink"])
+                continue
             axes.plot([low, high], [at, at], color=color, linewidth=2)
             axes.plot([points], [at], markersize=7, **look)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
-        ends = [end for row in rows for end in row[2:4]]
-        axes.set_xlim(1.05 * min(ends), 1.05 * max(ends))
+        axes.set_xlim(-1.05 * FAR, 1.05 * FAR)
         axes.xaxis.set_major_formatter(lambda points, _: f"{points:+g}" if points else "0")
-        axes.set_xlabel("points of test accuracy (line: 95 % interval;\ngray, no dot: may be luck)")
+        told = "(line: 95 % interval;\ngray, no dot: may be luck; triangle: further away)"
+        axes.set_xlabel(f"points of test accuracy {told}")
         return to_svg(figure, "Points of accuracy that each change gains or costs")
 
     return rows, draw

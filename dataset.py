@@ -10,9 +10,9 @@ Expect    every step for your own sentences: text, tokens, ids, what truncation 
           batch and its mask. With --data: which reviews play which role, and what was left out.
 Words     A token is a word or a piece of one. A batch is what the model reads at once, because many
           reviews at once are faster than one after the other. An epoch is one pass over all train
-          reviews. IMDB is a set of 50,000 film reviews (Maas et al. 2011); DistilBERT a model that
-          was pretrained on much text, a smaller BERT; the hub, huggingface.co, where both lie.
-          (All words of the five chapters: docs/words.md.)
+          reviews. IMDB is a set of 50,000 film reviews (Maas et al. 2011). DistilBERT is a model
+          that has read much text already, a smaller form of BERT (Google, 2018). Both lie on the
+          hub, huggingface.co. (All words of the five chapters: docs/words.md.)
 Shapes    in all chapters: B reviews in a batch, T tokens in its longest review, N reviews in all,
           C classes. [B, T] is a tensor (a table of numbers) of B rows and T columns; [] is a single
           number.
@@ -73,13 +73,13 @@ def load_splits(
     """Load a data set and divide it by role. Returns (splits, names, notes, source).
 
     splits: {"train": ..., "validation": ..., "test": ...}, each a dict of two equally long lists,
-        "texts" (cleaned strings) and "labels" (class numbers).
+        "texts" (cleaned strings, in a file until they are read) and "labels" (class numbers).
         train       the model learns from it;
         validation  held out from train, unless the data brings its own. It alone decides which
                     epoch's model is kept;
         test        read once, at the very end. It chooses nothing, so it cannot flatter.
-    names: the names of the classes, found in the labels unless a trained model gives them, with
-        what numbers in its data stood for.
+    names: of the classes, found in the labels unless you give those of a trained model. numbers:
+        which of them the numbers in its data stood for, 0 first; None: the data says it.
     notes: what was guessed, dropped, held out or drawn, one printable line each.
     source: where the columns were found; .fingerprint, 16 letters that change when the data or its
         division does.
@@ -133,7 +133,7 @@ def hold_out(splits, role, seed, notes, fold=None):
     can still be in train under the other label. A model that has learned "this film: negative" from
     them is wrong here, so this validation errs a little on the low side.)
 
-    fold: "2/5" takes for validation the second of five blocks that are all rows together. Train
+    fold: "2/5" cuts each label's rows into five blocks and takes the second for validation. Train
     once for each: then every row was judged, by a model that has not seen it (cross-validation).
     """
     # A tenth is a compromise: fewer rows would choose the epoch by luck, more would be missed in
@@ -162,7 +162,7 @@ def hold_out(splits, role, seed, notes, fold=None):
 def drop_copies(splits, notes):
     """No text may stand on two sides: a copy in test is a leaked answer. Test keeps its own."""
     for role, others in (("validation", ["test"]), ("train", ["test", "validation"])):
-        # keys: a number for each text, the same for equal texts.
+        # These texts have keys: a number for each text, the same for equal ones.
         elsewhere = {key for other in others for key in splits[other]["texts"].keys}
         kept = [key not in elsewhere for key in splits[role]["texts"].keys]
         if copies := kept.count(False):
@@ -271,7 +271,7 @@ def encode(texts, tokenizer, max_length, how, progress=False):
     before, after = special_ids(tokenizer)
     room = max_length - len(before) - len(after)
     input_ids, lengths = TokenIds(), []
-    # verbose=False: the library would warn of long texts, which are cut five lines below.
+    # verbose=False: the library would warn of long texts, which truncate() cuts below.
     options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     with tqdm(texts, "tokenizing", leave=False, unit=" reviews", disable=not progress) as bar:
         for start in range(0, len(texts), 1000):  # the tokenizer shares them out to all cores
@@ -293,9 +293,8 @@ def make_collate(pad_token_id):
     """Return `collate`, which turns a list of examples into one padded batch of tensors.
 
     The padding id belongs to the tokenizer. It is fixed here, once, so that collate needs nothing
-    but the examples. (That is also what torch's DataLoader expects of its collate_fn. There is no
-    DataLoader here: it would hide the order of the reviews, and its extra processes would have
-    nothing to do, because all reviews are in memory as ids.)
+    but the examples. (Torch's DataLoader, the usual way to deal out batches, would take it as it
+    is. Here make_batches() deals them out, so that you see the order.)
     """
 
     def collate(examples):
@@ -312,11 +311,12 @@ def make_collate(pad_token_id):
         longest = int(lengths.max())  # T
         input_ids = torch.full((len(examples), longest), pad_token_id)  # [B, T]
         for row, example in enumerate(examples):
-            input_ids[row, : len(example["input_ids"])] = torch.tensor(example["input_ids"])
+            input_ids[row, : lengths[row]] = torch.tensor(example["input_ids"])  # [its length]
         # In the model's attention every token looks at the others; the mask says at whom it may. It
         # is made of the lengths: `input_ids != pad_token_id` would also hide a real token of that
-        # id, for some models pad with a token that ends texts as well. Columns [1, T] < lengths
-        # [B, 1] gives [B, T].
+        # id, for some models pad with a token that ends texts as well. None adds a dimension of
+        # size 1, which PyTorch repeats as often as needed: the number of each column, [1, T], is
+        # compared with the length of each row, [B, 1]. That gives [B, T].
         attention_mask = (torch.arange(longest)[None, :] < lengths[:, None]).long()  # [B, T]
         labels = torch.tensor([example["label"] for example in examples])  # [B]
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
@@ -330,13 +330,13 @@ POOL_OF_BATCHES = 64  # batches to a pool: large pools pad less, small ones mix 
 def make_batches(lengths, batch_size, seed, epoch):
     """Deal all reviews into batches of like length. Returns lists of row numbers, each row once.
 
-    Padding costs as much time as text, and is then thrown away. Random batches of 32 at 512 tokens
-    are half padding, because nearly every one holds a long review. So: shuffle, cut the shuffled
-    rows into large pools, sort each pool by length, cut it into batches, and shuffle the batches.
-    Which reviews share a batch still changes in every epoch, and so does the order of the lengths.
+    A step learns from few reviews, so they should be a mixture. In the order of the file IMDB's
+    first ones are all negative, and teach to say "negative". But padding costs as much time as
+    text, and random batches of 32 at 512 tokens are half padding: nearly all hold a long review.
+    So: shuffle, cut the shuffled rows into large pools, sort each pool by length, cut it into
+    batches, and shuffle those. In every epoch other reviews share a batch.
 
-    The order follows from what is given here and from nothing that ran before. So that of any epoch
-    can be dealt again, for example when a stopped run goes on.
+    The order follows from the arguments alone, so a stopped run can deal its epoch again.
     """
     generator = random.Random(f"{seed} {epoch}")
     rows = list(range(len(lengths)))

@@ -109,7 +109,7 @@ def wilson_interval(correct, n, confidence=0.95):
     44 % to 100 %. Returns (low, high), both from 0 to 1.
     """
     # Take each accuracy that could be the true one, and ask: would this many right answers be a
-    # surprise? The interval holds those for which they would not be (95 % of all draws are nearer).
+    # surprise? The interval holds those with our result among the 95 % that are nearest to them.
     z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
     p = correct / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -124,7 +124,7 @@ def score(logits, labels, names):
     count each of the last five twice. Count over all reviews, then divide once.
     Returns a dict that JSON can hold, ready for run.json. A figure of your own goes in here; then
     run.json, history.jsonl and --results have it, too. Precision, recall and F1 are 0 where they
-    would be 0 / 0, as in scikit-learn with labels=those that occur and zero_division=0.
+    would be 0 / 0. (As scikit-learn's, with zero_division=0 and labels=the classes that occur.)
     The confusion matrix has a row for what the reviews are, a column for what they were called:
                      called negative   called positive
         is negative              194                 6      row sum: all negative reviews
@@ -211,7 +211,7 @@ def main():
 
     # From texts to logits, prepared as in training: a model that has learned from the ends of long
     # reviews should be asked about their ends. With --windows nothing is cut. A long review then
-    # has several lists of ids, and its answer is the mean of their logits.
+    # has several lists of ids, `owners` says whose, and its answer is the mean of their logits.
     max_length, truncation = run["arguments"]["max_length"], run["arguments"]["truncation"]
     most = 10**9 if args.windows else max_length  # 10^9: nothing is cut
     input_ids, split["lengths"] = encode(split["texts"], tokenizer, most, truncation, progress=True)

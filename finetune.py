@@ -17,10 +17,10 @@ Expect    a banner of what follows from your arguments, a progress bar for each 
           understand. Ctrl-C stops it, and says which command goes on.
 Words     The loss says how wrong the answers are. A gradient says, for every weight, in which
           direction and how steeply the loss rises. The optimizer moves each weight a little the
-          other way; how far, times the learning rate. That is a step. An epoch is one pass over all
-          train reviews. A micro-batch is what fits into memory at once. A window is the
-          `--accumulate` micro-batches whose gradients make one step (and no piece of a long text,
-          as in --windows). Torchrun starts one run as several processes, one for each device.
+          other way; the learning rate says how far. One such move of all weights is a step. An
+          epoch is one pass over all train reviews. A micro-batch is what fits into memory at once.
+          A window is the `--accumulate` micro-batches that make one step (and no piece of a long
+          text, as in --windows). Torchrun starts one run as several processes, one for each device.
 Shows     $ python finetune.py --demo --epochs 1 --subset 160 --out demo-short
           train      160 reviews (80 negative, 80 positive)
           ...
@@ -54,12 +54,12 @@ from support.unfinished import Run, find_checkpoint
 def decay_groups(model, weight_decay):
     """AdamW's two parameter groups: decay for matrices, none for vectors.
 
-    Weight decay pulls weights toward 0, which keeps matrices from growing. Most of a model is
-    matrices, [out, in], that vectors are multiplied by. A layer norm brings the numbers of a vector
-    to one scale, with a learned factor for each, which starts at 1: pulled toward 0 it would switch
-    its layer off. These factors are vectors, and so are the biases, which are added. So count the
-    dimensions. The usual list of names, "bias" and "LayerNorm.weight", misses the factors of 12 of
-    DistilBERT's 13 layer norms. AdamW: Loshchilov and Hutter 2019.
+    Weight decay pulls weights toward 0: with small ones it is harder to learn single reviews by
+    heart. Most of a model is matrices, [out, in], that vectors are multiplied by. A layer norm
+    brings the numbers of a vector to one scale, with a learned factor for each, which starts at 1:
+    pulled toward 0 it would switch its layer off. These factors are vectors, and so are the biases,
+    which are added. So count the dimensions. The usual list of names, "bias" and
+    "LayerNorm.weight", misses the factors of 12 of DistilBERT's 13. AdamW: Loshchilov, Hutter 2019.
     """
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
@@ -111,7 +111,7 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
     splits: {"train": ..., "validation": ...}, dicts of lists as prepare() makes them. Without
         "validation" it only trains (the benchmark does that). names: of the C classes.
     args: the options; read here are epochs, batch_size, accumulate, lr, warmup, clip, weight_decay,
-        head_epochs, train_layers, seed, out.
+        head_epochs, train_layers, subset, seed, out.
     run: keeps the record (support/unfinished.py). It writes each step's loss to history.jsonl, and
         now and then a checkpoint, so that a stopped run can go on and end with the same weights, to
         the last bit. For that a checkpoint needs all that decides the next step: the weights as
@@ -172,15 +172,15 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
                 if precision != "fp32":
                     logits = logits.float()  # a sum of losses needs more digits than 16 bits have
 
-                # 4. The loss of a review is minus the log of the probability that the model gives
-                #    to the right class (cross-entropy): 0 when it is sure and right, ln 2 = 0.69
-                #    for a coin toss between two. Their sum is divided by the reviews in the WINDOW.
-                #    Then the gradients of the micro-batches add up to exactly that of one large
-                #    batch of the same reviews. The usual way, the mean of each micro-batch divided
-                #    by `accumulate`, is wrong where they differ. Take 4 of them, of 8 + 8 + 8 + 6
-                #    reviews: each of the 6 would count 1/24, the others 1/32, where 1/30 is right.
-                #    And in a last window of a single micro-batch, all would count a quarter of what
-                #    they should.
+                # 4. The loss of a review is minus the log of the probability of the right class:
+                #    0 when the model is sure and right, ln 2 = 0.69 for a coin toss between two.
+                #    (This is cross-entropy. It takes logits, because softmax is part of it.) The
+                #    sum of losses is divided by the reviews in the WINDOW. Then the gradients of
+                #    the micro-batches add up to exactly that of one large batch of these reviews.
+                #    The usual way, the mean of each micro-batch divided by `accumulate`, is wrong
+                #    where their sizes differ. With 8 + 8 + 8 + 6 reviews, each of the 6 would count
+                #    1/24, the others 1/32, where 1/30 is right. And in a last window of a single
+                #    micro-batch, all would count a quarter of what they should.
                 loss = functional.cross_entropy(logits, labels, reduction="sum") / reviews  # []
 
                 # 5. Backward. In the forward pass PyTorch has noted every operation. Now it goes
@@ -188,7 +188,7 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
                 #    each weight's gradient to its .grad. Then it frees the notes: memory is needed
                 #    for one micro-batch at a time, however many make a window.
                 scaler.scale(loss).backward()
-                window_loss += loss.detach()
+                window_loss += loss.detach()  # the number alone, without the notes
 
             add_up_gradients(model)  # torchrun: those of all processes; alone, this does nothing
 
@@ -300,13 +300,13 @@ def show_plan(args, model, splits, facts):
     facts["shares"] = describe_lengths(
         splits["train"]["lengths"], args.max_length, batches, args.seed
     )
+    # (set_trainable() sets what it reports; the loop sets it again for each epoch.)
     head, phases = min(args.head_epochs, args.epochs), []
     if head:
         phases.append((f"epochs 1-{head}", set_trainable(model, 0)))
     if head < args.epochs:
         phases.append((f"epochs {head + 1}-{args.epochs}", set_trainable(model, args.train_layers)))
     groups = decay_groups(model, args.weight_decay)
-    # (set_trainable() sets what it reports; the loop sets it again for each epoch.)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     print_plan(args, facts, sizes, facts["steps_per_epoch"], phases)
 

@@ -73,8 +73,8 @@ def choose_precision(wanted, device):
     that multiplies them natively is more than twice as fast with them; elsewhere they are slower.
         bf16  keeps fp32's range and drops digits. No number gets too large or too small for it.
         fp16  keeps more digits but ends at 65,504, and small gradients round to 0. So the loss is
-              multiplied by a large number before the backward pass, and the gradients are divided
-              by it afterwards (finetune.py's GradScaler).
+              multiplied by a large number before the backward pass (which finds the gradients),
+              and those are divided by it afterwards (finetune.py's GradScaler).
         int8  whole numbers, for the encoder's matrices and what they are multiplied with: a quarter
               of the bits, and coarser. Only to ask a model, on a CPU (support/faster.py).
     """
@@ -148,7 +148,7 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
         config.id2label = dict(enumerate(label_names))  # as many classes as there are names
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout, attention_dropout)
-        torch.manual_seed(seed)  # right here, because the next line draws the head at random
+        torch.manual_seed(seed)  # right here: load_classifier() draws the head at random
         # load_classifier() makes all weights 32-bit numbers, whatever the file has. In 16 bits
         # a weight plus one small step often rounds to the same weight, and nothing is learned.
         # ignore_mismatched_sizes: a head for another number of classes is replaced, not refused.
@@ -159,14 +159,14 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
     head = {parameter for parameter, part in parameter_parts(model) if part == "head"}
     drawn = drawn_at_random(name, model, info, head)  # more than the head would be an error
     same = [name.casefold() for name in old_names] == [name.casefold() for name in label_names]
-    trained = not drawn or info["mismatched_keys"]  # it has a head, for as many classes or others
+    trained = not drawn or info["mismatched_keys"]  # it brought a head, of this size or another
     if not drawn and not same:
         # A trained head for as many other classes has been loaded: it would begin with strong
-        # opinions about the wrong question. Draw a new one, from the same seed. To build the
-        # whole model anew and take its head fits every architecture.
+        # opinions about the wrong question. Draw a new one, from the same seed. Each architecture
+        # has its own kind of head. So build a whole new model, and take nothing but its head.
         torch.manual_seed(seed)
         fresh = type(model)(model.config).state_dict()  # {name: tensor} of all parameters
-        model.load_state_dict({key: fresh[key] for key in head}, strict=False)  # and no others
+        model.load_state_dict({key: fresh[key] for key in head}, strict=False)  # the rest stays
         drawn = head
     model.config.problem_type = "single_label_classification"  # each text has one class
     if not drawn:
@@ -179,14 +179,14 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
 
 # ------------------------------------------------------------------------------ 3. what trains
 def parameter_parts(model):
-    """[(parameter name, part), ...] with part "embeddings", "layer 1" (the lowest) ..., or "head".
+    """[(parameter name, part), ...]: "embeddings", "layer 1" (the lowest) ..., "head", "other".
 
     Embeddings are tables with one learned vector for each token and for each position. The encoder
     layers are the list of as many modules as config.num_hidden_layers says. The head is what stands
     after the encoder. BERT's pooler, a layer on the [CLS] vector, belongs to the encoder by name;
     here it is a part of the head, because it often comes with random weights, as the head does.
     """
-    layers = f"{layer_stack(model) or 'no such layers'}."  # of DistilBERT: transformer.layer.
+    layers = f"{layer_stack(model) or 'no such layers'}."  # "distilbert.transformer.layer."
     parts = []
     for name, _ in model.named_parameters():
         if name.startswith(layers):
@@ -228,12 +228,12 @@ def set_trainable(model, train_layers=None):
 def speed_up(model, device, precision):
     """Let the last layer compute what is read of it, and all layers their attention the fast way.
 
-    The head reads one vector of each text, that at [CLS]. The last layer makes one for every token,
-    and all the others are thrown away. So let it make the one. In attention, [CLS] still looks at
-    every token: its query is compared with each one's key, which says how much of that one's value
-    to take. (extras/attention.py computes it by hand.) So keys and values are needed of all:
+    The head reads one vector of each text, that at [CLS]; the last layer makes one for every token.
+    So let it make the one. Attention turns each token's vector into three: a query, a key, a value.
+    The query of [CLS] is compared with the key of a token: that says how much of its value [CLS]
+    takes. (extras/attention.py does it by hand.) So keys and values are needed of all:
 
-        from the layer below    [CLS]  not  good  [SEP]     [B, T, W]
+        from the layer below    [CLS]  not  good  [SEP]     [B, T, W]; W numbers for each token
         keys and values           o     o     o     o       [B, T, W]
                                   |    /   _/   __/
         query, and all after it   o <-'---'----'            [B, 1, W]
@@ -246,7 +246,7 @@ def speed_up(model, device, precision):
     layer, keys_and_values = last_layer(model)  # layer: None if the head reads more
     choose_attention(model, device, precision, one_query=layer is not None)
     if layer is not None and not give_first_alone(model, layer, keys_and_values):
-        choose_attention(model, device, precision)
+        choose_attention(model, device, precision)  # it cannot be done here: as before
 
 
 # ------------------------------------------------------------------------------ 5. save, reload
@@ -265,8 +265,6 @@ def save_model(folder, model, tokenizer, run):
     folder without run.json, which is refused; never a mixture of two. Raises UserError if the disk
     is full.
     """
-    # Rounding, a forgotten head, a changed type: whatever happens to the weights on the way is
-    # noticed here, while the right ones are still in memory.
     with whole_files(folder, last="run.json") as temporary:
         model.save_pretrained(temporary)  # as safetensors: numbers only, nothing that could run
         # The saved tokenizer cleans texts by itself, as dataset.clean() does. Other programs, such
@@ -274,7 +272,9 @@ def save_model(folder, model, tokenizer, run):
         # that it has never seen, and get other probabilities.
         save_tokenizer(temporary, tokenizer, LINE_BREAK, max_positions(model))
         write_run(temporary, run)
-        with torch.random.fork_rng(devices=[]):  # dropout's random numbers go on as if not read
+        # Rounding, a forgotten head, a changed type: whatever happened to the weights is noticed
+        # here, with the right ones in memory. fork_rng: dropout's random numbers go on as before.
+        with torch.random.fork_rng(devices=[]):
             again = load_model(temporary)[0].state_dict()
         for name, weights in model.state_dict().items():
             assert torch.equal(weights.cpu(), again[name]), f"{name} is not what was saved"

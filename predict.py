@@ -86,7 +86,7 @@ class Classifier:
         return self.name(average(logits, owners, 1))[0], windows
 
     def encode_windows(self, texts):
-        """See support/windows.py."""
+        """Overlapping windows of texts: lists of ids, numbers of their texts, (start, end)."""
         whole, _ = encode(texts, self.tokenizer, 10**9, "head")  # 10^9: nothing is cut
         ends = special_ids(self.tokenizer)
         return encode_windows(whole, *ends, self.run["arguments"]["max_length"])
@@ -105,10 +105,10 @@ class Classifier:
     # the logits. They were found in the labels of its training data.
     def name(self, logits):
         """[(label, probability), ...] of logits [N, C]."""
-        # Softmax makes the logits of a text positive, with the sum 1. The largest is the answer.
-        # Its size says how sure the model is. That is not how often it is right: models are often
-        # surer than they should be (python -m extras.calibration measures by how much). And a text
-        # about something else, a recipe say, gets an answer as well, and perhaps a sure one.
+        # Softmax makes the logits of a text positive, with the sum 1. (dim=-1: along the last
+        # dimension, the classes.) The largest is the answer. Its size says how sure the model is,
+        # and not how often it is right: models are often surer than they should be (python -m
+        # extras.calibration measures it). And a recipe gets an answer, too, perhaps a sure one.
         sure, predicted = logits.softmax(dim=-1).max(dim=-1)  # probabilities [N], classes [N]
         return [(self.names[c], p) for c, p in zip(predicted.tolist(), sure.tolist())]
 

@@ -53,9 +53,9 @@ def needs():
     return (
         f"**Time.** The run above took {in_words(found['seconds'])} on a CPU ({device['name']}, "
         f"{device['threads']} cores, {device['precision']}). DistilBERT is {larger:.0f} times as "
-        f"large: by its [measured speed](docs/speed.md) it needs {in_words(seconds)} on "
-        f"{bench['threads']} cores that multiply {bench['precision']} natively, and longer in "
-        "fp32. GPUs could not be measured yet.\n"
+        f"large, and takes longer there. On {bench['threads']} cores that multiply numbers of 16 "
+        f"bits ({bench['precision']}) it needs {in_words(seconds)}, by its [measured "
+        "speed](docs/speed.md). GPUs could not be measured yet.\n"
         f"**Disk.** {size(found['environment_bytes'])} for the packages. This run needs "
         f"{size(found['peak_disk_bytes'])} more while it lasts, for its last two checkpoints, and "
         f"leaves {size(found['saved_bytes'])} behind; with DistilBERT {larger:.0f} times as much."

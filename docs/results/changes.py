@@ -68,6 +68,7 @@ EXPERIMENTS = (
     ("bf16", "numbers of 16 bits: what a CPU takes that has them", None),
     ("few", "numbers of 32 bits: slower there, and what others take", None),
     ("256-head", "the verdict at the end is cut away", "worse"),
+    ("256-tail", "all room for the end of a review", None),
     ("128-head+tail", "half the tokens, half the time", "worse"),
     ("512", "hardly a word is lost", "better"),
     ("epochs-6", "twice as long", "better"),

@@ -109,7 +109,7 @@ def wilson_interval(correct, n, confidence=0.95):
     44 % to 100 %. Returns (low, high), both from 0 to 1.
     """
     # Take each accuracy that could be the true one, and ask: would this many right answers be a
-    # surprise? The interval holds those with our result among the 95 % that are nearest to them.
+    # surprise? Not if it is one of the 95 % of results nearest to it. Then the interval holds it.
     z = NormalDist().inv_cdf((1 + confidence) / 2)  # 1.96 for 95 %
     p = correct / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)

@@ -179,7 +179,7 @@ def load_pretrained(name, label_names, seed, dropout=None, attention_dropout=0.0
 
 # ------------------------------------------------------------------------------ 3. what trains
 def parameter_parts(model):
-    """[(parameter name, part), ...]: "embeddings", "layer 1" (the lowest) ..., "head", "other".
+    """[(parameter name, its part), ...]: "embeddings", "layer 1" (lowest) ..., "head" or "other".
 
     Embeddings are tables with one learned vector for each token and for each position. The encoder
     layers are the list of as many modules as config.num_hidden_layers says. The head is what stands

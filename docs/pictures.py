@@ -87,12 +87,11 @@ def gains():
         for at, (_, points, low, high, verdict) in enumerate(rows[::-1]):
             color = COLORS["faint" if verdict == "may be luck" else "line"]
             look = {"marker": "o" if verdict != "may be luck" else "|", "color": color}
-            if abs(points) > FAR:  # drawn to scale, it would leave no room for the others
-                side = -1 if points < 0 else 1
-                axes.plot([side * FAR], [at], markersize=7, color=color, marker="<->"[side + 1])
-                align = "left" if side < 0 else "right"
+            if max(-low, high) > FAR:  # drawn to scale, it would leave no room for the others
+                edge, marker, align = (FAR, ">", "right") if points > 0 else (-FAR, "<", "left")
+                axes.plot([edge], [at], markersize=7, color=color, marker=marker)
                 words = {"s": f"{points:+.1f}", "ha": align, "va": "center"}
-                axes.text(0.92 * side * FAR, at, **words, color=COLORS["ink"])
+                axes.text(0.92 * edge, at, **words, color=COLORS["ink"])
                 continue
             axes.plot([low, high], [at, at], color=color, linewidth=2)
             axes.plot([points], [at], markersize=7, **look)

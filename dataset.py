@@ -131,7 +131,7 @@ def hold_out(splits, role, seed, notes, fold=None):
 
     Films B and D reach into the gaps, so neither is in both t and v. (Reviews of a held-out film
     can still be in train under the other label. A model that has learned "this film: negative" from
-    them is wrong here, so this validation errs a little on the low side.)
+    them is wrong here, so this validation may err a little on the low side.)
 
     fold: "2/5" cuts each label's rows into five blocks and takes the second for validation. Train
     once for each: then every row was judged, by a model that has not seen it (cross-validation).

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from dataset import encode, make_batches
-from docs.results.changes import changes, counted_like
+from docs.results.changes import CURVE, changes, counted_like
 from docs.results.tables import accuracies, read, runs
 from extras.charts import COLORS, error_bars, new_picture, to_svg
 from support import demo
@@ -109,7 +109,7 @@ def gains():
 def reviews():
     """Accuracy against train reviews, and the baseline beside it."""
     lines = {"finetune.py (MiniLM)": [], "counting words": []}
-    for name in ("250", "1000", "imdb-2000", "4000", "imdb-all"):
+    for name in (name for name in CURVE if not name.endswith("-long")):
         ours = runs(name)
         size = ours[0]["run"]["splits"]["train"]["reviews"]
         for found, points in zip((ours, counted_like(ours)), lines.values()):

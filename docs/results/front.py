@@ -101,12 +101,13 @@ def short():
         tests = [one["test"] for one in counted]
         rows.append([f"counting words, {learned}", tests, f"{seconds / 60:.1f}"])
         figures = [one["evaluated"]["figures"] for one in found]
-        # Beside the minutes stands the precision: bf16 and fp32 are not to be compared.
-        trained = [one["run"] for one in found]
-        minutes = min((minutes_of(run), run["device"]["precision"]) for run in trained)
+        # Beside the minutes stands what they depend on: other rows may have been made otherwise.
+        trained = [(minutes_of(one["run"]), one["run"]["device"]) for one in found]
+        minutes, device = min(trained, key=lambda one: one[0])
+        made = f"{minutes:.0f} ({device['threads']} threads, {device['precision']})"
         theirs = [one["evaluated"]["figures"] for one in read(f"{peer}.json")]
-        rows.append([f"transformers' Trainer, its defaults, {learned}", theirs, ""])
-        rows.append([f"`finetune.py`, {learned}", figures, "{:.0f}, in {}".format(*minutes)])
+        rows.append([f"transformers' Trainer, as it comes, {learned}", theirs, ""])
+        rows.append([f"`finetune.py`, {learned}", figures, made])
     (n,) = {one["n"] for _, figures, _ in rows for one in figures}
     shown = []
     for way, figures, minutes in rows:
@@ -117,7 +118,7 @@ def short():
         else:
             share = f"{spread(shares)} ({len(figures)} seeds)"
         shown.append([way, share, minutes])
-    return markdown(["trained on", f"accuracy on {n:,} test reviews", "minutes"], shown)
+    return markdown(["trained on", f"accuracy on {n:,} test reviews", "minutes of training"], shown)
 
 
 SECTIONS = {

@@ -102,8 +102,8 @@ def calibration():
             both = [found[when] for when in ("before", "after")]
             row += ["{:.1%} ({:.1%} to {:.1%})".format(*one["error"]) for one in both]
             rows.append([*row, *(f"{one['loss'][0]:.3f}" for one in both)])
-    header = ["run", "seed", f"of {n:,} answers, given with {top['low']:.2f} or more", "it said"]
-    header += ["were right", "temperature", "error before", "error after", "loss before"]
+    header = ["run", "seed", f"share of {n:,} answers, given with {top['low']:.2f} or more"]
+    header += ["it said", "were right", "temperature", "error before", "error after", "loss before"]
     return markdown([*header, "loss after"], rows)
 
 

@@ -140,9 +140,9 @@ def lengths():
     (found,) = read("lengths.json")
     first, long = found["first"], found["long"]
     return (
-        f"In `{first['command']}`, grouping leaves "
-        f"{first['padding']:.1%} of all cells to padding, not {first['padding_ungrouped']:.1%}; "
-        f"in `{long['command']}` {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}."
+        f"In `{first['command']}`, {first['padding']:.1%} of all numbers in the batches are "
+        f"padding. Dealt at random it would be {first['padding_ungrouped']:.1%}. In "
+        f"`{long['command']}` it is {long['padding']:.1%}, not {long['padding_ungrouped']:.1%}."
     )
 
 

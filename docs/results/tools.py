@@ -17,7 +17,8 @@ def explored():
              f"{found['model']}:", "", "| | |", "|---|---|"]
     lines += [f"| {where} | {n:,} reviews, {other:,} with another label |"
               for where, n, other in found["copies"]]
-    lines += [f"| longer than {cut} tokens | {over:.1%} of the reviews; {lost:.1%} of all tokens |"
+    lines += [f"| longer than {cut} tokens | {over:.1%} of the reviews, which lose {lost:.1%} of "
+              "all tokens |"
               for cut, over, lost in found["losses"]]
     return "\n".join(lines)
 

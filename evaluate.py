@@ -39,7 +39,7 @@ from support.devices import add_up, hardware_name, join, rank, share
 from support.errors import READING, UserError, check_counts, make_parser, out_of_memory
 from support.errors import run_command, show
 from support.faster import longest_first
-from support.files import check_target
+from support.files import check_target, model_digest
 from support.hub import connect_to_hub
 from support.pretrained import find_model
 from support.saved import data_of_training, keep_evaluation, print_mistakes, print_scores
@@ -203,6 +203,7 @@ def main():
     # two classes can get another answer; the line "computed on" says what was used.
     device, precision, _ = choose_hardware(args.device, args.precision)
     join(device)
+    asked = model_digest(args.model)  # a run that goes on may put a better model there meanwhile
     model, tokenizer, run = load_model(args.model, device, precision, args.max_length)
     names = run["labels"]
     split, notes = load_split(run, args.split, args.data, args.subset, args.draw_seed, vars(args))
@@ -240,7 +241,7 @@ def main():
     # (torchrun: one process writes for all.)
     if rank() == 0:
         found = {"seconds": seconds, "figures": figures, "by_length": by_length}
-        keep_evaluation(args, run, split, logits, precision, hardware_name(device), found)
+        keep_evaluation(args, run, split, logits, precision, hardware_name(device), found, asked)
     if run["arguments"]["demo"]:
         print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
 

@@ -137,6 +137,7 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     # One counter for the whole run: 0, or where a stopped run goes on.
     step = run.restore(model, optimizer, scaler, device)
+    scaler.scale(torch.zeros((), device=device))  # sets it up, also where a first share is empty
     model.train()  # dropout is on
 
     for epoch in range(run.epochs_done, args.epochs):
@@ -223,8 +224,10 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         run.checkpoint()  # a run that is killed from here on validates again, and loses no step
         if not validation:
             continue
+        # Without a backward pass a GPU has room for more: about eight times as many.
+        at_once = None if device.type == "cpu" else 8 * args.batch_size
         logits = predict_logits(
-            model, validation["examples"], collate, device, precision, title="validating"
+            model, validation["examples"], collate, device, precision, at_once, title="validating"
         )  # [N, C]
         figures = score(logits, validation["labels"], names)
 
@@ -264,10 +267,8 @@ def prepare(args, device, precision, reasons):
     model, note = load_pretrained(
         args.model, names, args.seed, args.dropout, args.attention_dropout
     )
-    if args.max_length > max_positions(model):
-        raise UserError(
-            f"--max-length {args.max_length}: the model has {max_positions(model)} positions"
-        )
+    if args.max_length > (most := max_positions(model)):
+        raise UserError(f"--max-length {args.max_length}: the model has {most} positions")
     # Token ids, once for all epochs. They are padded later, batch by batch.
     for split in splits.values():
         split["input_ids"], split["lengths"] = encode(
@@ -283,6 +284,8 @@ def prepare(args, device, precision, reasons):
     facts["steps_per_epoch"], facts["recipe"], facts["head"] = steps, recipe, note
     facts["data_fingerprint"], facts["numbers"] = source.fingerprint, source.classes
     facts["weights_fingerprint"] = weights_fingerprint(model)  # before the first step
+    if args.compile:
+        model.compile(dynamic=True)  # dynamic: one program for every [B, T]
     return model, tokenizer, splits, facts
 
 
@@ -297,9 +300,8 @@ def show_plan(args, model, splits, facts):
     # The first epoch's batches stand for all: how much is padding differs little from epoch to
     # epoch, because the pools are large.
     batches = make_batches(lengths, args.batch_size, args.seed, epoch=0)
-    facts["shares"] = describe_lengths(
-        splits["train"]["lengths"], args.max_length, batches, args.seed
-    )
+    whole = splits["train"]["lengths"]  # before truncation
+    facts["shares"] = describe_lengths(whole, args.max_length, batches, args.seed)
     # (set_trainable() sets what it reports; the loop sets it again for each epoch.)
     head, phases = min(args.head_epochs, args.epochs), []
     if head:
@@ -323,12 +325,9 @@ def main():
         # The run's record. A run that goes on has to be the one it was: same options, data, code.
         same = what_matters(args, facts, splits, model, FREE)
         run = Run(args, facts, same, saved, facts["steps_per_epoch"] * args.epochs)
-        if args.compile:
-            model.compile(dynamic=True)  # dynamic: one program for every [B, T]
         try:
             with run, out_of_memory(halve(args)):  # run: Ctrl-C waits for the end of a step
-                names = facts["labels"]
-                fine_tune(model, tokenizer, splits, names, args, device, precision, run)
+                fine_tune(model, tokenizer, splits, facts["labels"], args, device, precision, run)
                 # The best epoch's model, as it was saved: what is tested is what you get.
                 if rank() == 0:
                     model, tokenizer, _ = load_model(args.out, device, precision)
@@ -337,13 +336,14 @@ def main():
                 # the epoch is chosen, and the options were. If you try other options because of
                 # this figure, the test reviews have become a second validation split.
                 collate, test = make_collate(tokenizer.pad_token_id), splits["test"]
+                at_once = None if device.type == "cpu" else 8 * args.batch_size
                 logits = predict_logits(
-                    model, test["examples"], collate, device, precision, title="testing"
+                    model, test["examples"], collate, device, precision, at_once, title="testing"
                 )
         except KeyboardInterrupt:
             return run.stopped()
         facts |= run.record()
-        facts["results"]["test"] = score(logits, test["labels"], names)
+        facts["results"]["test"] = score(logits, test["labels"], facts["labels"])
         facts["results"]["peak_bytes"] = peak_bytes(device)
         if rank() == 0:
             how = {"subset": args.subset, "windows": False, "precision": precision}

@@ -327,6 +327,8 @@ def main():
     batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
     tokens = " ".join(tokenizer.convert_ids_to_tokens(batch["input_ids"][0]))
     batch = to_device(batch, device)  # input_ids and attention_mask, [1, T] each
+    if precision == "int8":
+        quantize(model)
     model.to(device).eval()
     # eval: dropout is off. inference_mode: nothing is kept for a backward pass.
     with torch.inference_mode(), autocast(device, precision):

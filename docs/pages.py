@@ -63,5 +63,6 @@ def note_commits():
 
 if __name__ == "__main__":
     note_commits()
-    for page in PAGES:
-        write_whole(page, rewrite(page.read_text(encoding="utf-8")))
+    texts = {page: rewrite(page.read_text(encoding="utf-8")) for page in PAGES}  # all, or none
+    for page, text in texts.items():
+        write_whole(page, text)

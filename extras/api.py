@@ -123,9 +123,8 @@ def refuse(scope, hosts):
 
     A page elsewhere on the web must not ask here through the browser of its reader. The browser
     says in Origin which page asks. If the page made its own name point to this machine (DNS
-    rebinding), that name is in Host. hosts: our own names, or None for any.
-    And no question may fill the memory. So it has to announce its length, and uvicorn reads no more
-    than that.
+    rebinding), that name is in Host. hosts: our own names, or None for any. And no question may
+    fill the memory: it has to announce its length, and uvicorn reads no more than that.
     """
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     addresses = {"Host": f"//{headers.get(b'host', '')}"}

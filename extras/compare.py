@@ -7,8 +7,7 @@ Run       python evaluate.py --model model-a --save a.csv
           python evaluate.py --model model-b --save b.csv
           python -m extras.compare a.csv b.csv
 Expect    both accuracies, their difference with a 95 % interval, the probability of so large a
-          difference if neither were better (McNemar's exact test), and reviews on which they
-          disagree.
+          difference if neither were better (McNemar's exact test), and where they disagree.
 """
 
 import json
@@ -82,6 +81,10 @@ def count(path_a, path_b):
             disagree.append((*a, said_a, said_b))
     if counts["n"] == 0:
         raise UserError(f"{path_a} and {path_b} have no row that both have answered")
+    labels, said = {row[1] for row in rows_a}, {row[2] for row in rows_a + rows_b} - {""}
+    if not labels & said:
+        what = f"{path_a} has labels such as {rows_a[0][1]!r}, and answers such as {min(said)!r}"
+        raise UserError(f"{what}: evaluate.py --save writes both in the same words")
     return counts, disagree, len(rows_a) - counts["n"]
 
 

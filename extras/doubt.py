@@ -67,8 +67,7 @@ def doubt(texts, labels, count):
     # Of two classes it has one row: what speaks for the second speaks against the first.
     weights = numpy.concatenate([-weights, weights]) if len(weights) == 1 else weights
     words = vectors.get_feature_names_out()  # [V]
-    telling = {c: words[row.argsort()[::-1][:20]].tolist() for c, row in enumerate(weights)}
-    return doubted, telling
+    return doubted, {c: words[row.argsort()[::-1][:20]].tolist() for c, row in enumerate(weights)}
 
 
 def save_doubted(path, doubted, split, names):

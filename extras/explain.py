@@ -116,8 +116,7 @@ def follow_gradients(classifier, input_ids, word_of, target, tries=STEPS):
 
     def function(embeddings):  # [n, T, W] gives [n]
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=device)  # [n, T]
-        logits = model(inputs_embeds=embeddings, attention_mask=mask).logits
-        return margin(logits.float(), target)
+        return margin(model(inputs_embeds=embeddings, attention_mask=mask).logits.float(), target)
 
     for steps in tries:
         shares, gap = integrate_gradients(function, start, end, steps)
@@ -128,8 +127,7 @@ def follow_gradients(classifier, input_ids, word_of, target, tries=STEPS):
         found[owner] += share
     found.pop(None, None)  # [CLS] and [SEP] are no words, and have not moved
     with torch.no_grad():
-        empty = function(start[None]).item()
-    return found, gap, empty
+        return found, gap, function(start[None]).item()
 
 
 def explain(classifier, text, quick=False, target=None):

@@ -79,9 +79,7 @@ def losses(lengths, cuts):
     """[(cut, share of the texts that are longer, share of all tokens that are lost), ...]."""
     lengths = numpy.asarray(lengths)  # [N]
     over = [numpy.maximum(lengths - cut, 0) for cut in cuts]
-    return [
-        (cut, (more > 0).mean(), more.sum() / lengths.sum()) for cut, more in zip(cuts, over)
-    ]
+    return [(cut, (more > 0).mean(), more.sum() / lengths.sum()) for cut, more in zip(cuts, over)]
 
 
 # ------------------------------------------------------------------------------ the page

@@ -214,11 +214,12 @@ def which_is_better(a, b):
     n = len(a["right"])
     difference, low, high = (100 * one for one in difference_interval(only_a, only_b, n))
     interval = f"95 % interval {low:+.2f} to {high:+.2f} points"
-    interval += f", McNemar's exact p = {mcnemar(only_a, only_b):.3g}"
+    interval += f", McNemar's exact p = {(p := mcnemar(only_a, only_b)):.3g}"
     if only_a == only_b:
         return f"{a['folder']} and {b['folder']} have equally many right answers ({interval})."
     more = f"{only_a - only_b:,} more of {n:,} reviews right"
-    better = f"{a['folder']} is better than {b['folder']} by {difference:.2f} points"
+    how = "is better than" if p < 0.05 else "is above, perhaps by luck,"
+    better = f"{a['folder']} {how} {b['folder']} by {difference:.2f} points"
     return f"{better}: {more} ({interval})."
 
 

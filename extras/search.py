@@ -41,8 +41,7 @@ def open_study(args, rest, knobs, select):
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Stop a trial that, from its second epoch on, is worse than half of those before: one epoch
-    # tells little. A grid compares, so all its runs end. And runs of
-    # different length cannot be compared in the middle: without --epochs the recipe decides it.
+    # tells little. Not in a grid, which compares, nor where epochs differ, as without --epochs.
     differ = "epochs" in knobs or parse_arguments("", rest).epochs is None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     path = f"{args.folder}/study.db"
@@ -98,7 +97,7 @@ def run_trial(study, trial, commands, args, key):
             trial.set_user_attr("error", str(error))
             return study.tell(trial, state=optuna.trial.TrialState.FAIL)
     trial.set_user_attr("values", [one[key] for one in found])
-    folds = any(word.startswith("--fold=") for word in commands[0])  # others judge the same rows
+    folds = any(word.startswith("--fold=") for word in commands[0])  # seeds may share some rows
     trial.set_user_attr("reviews", sum(one["n"] for one in found) if folds else found[0]["n"])
     return study.tell(trial, mean(one[key] for one in found))
 

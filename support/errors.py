@@ -26,8 +26,8 @@ LOST = (
 def run_command(main):
     """Run a file's `main()` and turn what stops it into an exit code and one line.
 
-    Exit codes: 0 done; 1 the output was closed, or another process of torchrun's was lost; 2 the
-    user can mend it; 130 stopped with Ctrl-C; 143 stopped with SIGTERM.
+    Exit codes: 0 done; 1 the output was closed; 2 the user can mend it; 130 stopped with Ctrl-C;
+    143 stopped with SIGTERM. Where another process of torchrun's was lost, 1 or 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without emoji shows \U0001f600 instead

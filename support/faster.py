@@ -197,8 +197,7 @@ def attention_by_hand(module, query, key, value, attention_mask, dropout=0.0, **
 # ------------------------------------------------------------------------------ 3. whole numbers
 def native(*names):
     """Which of these things this CPU computes natively, such as avx512_bf16."""
-    has = torch.cpu.get_capabilities()
-    return [name for name in names if has.get(name)]
+    return [name for name in names if torch.cpu.get_capabilities().get(name)]
 
 
 def rest_of(precision):

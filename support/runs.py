@@ -148,9 +148,10 @@ def only_run(folder):
             checkpoints.rmdir()
 
 
-def begin(args):
+def begin(args, recipe):
     """Write down that a run begins: from here on it can be resumed.
 
+    recipe: of choose_recipe(). It is left out here and found anew, because nobody has typed it.
     What an older run has left goes first, run.json before all else: no command may take old weights
     and new figures for one model.
     """
@@ -160,7 +161,7 @@ def begin(args):
         if (path := Path(args.out, name)).is_file():
             path.unlink()
     write_whole(Path(args.out, "history.jsonl"), "")
-    typed = json.dumps(vars(args), indent=2)
+    typed = json.dumps(vars(args) | dict.fromkeys(recipe), indent=2)
     write_whole(Path(args.out, "checkpoints", "arguments.json"), typed)
 
 
@@ -177,8 +178,7 @@ def is_begun(folder):
 def is_done(folder):
     """Whether `folder` holds a model whose run came to its end."""
     try:
-        run = read_json(Path(folder, "run.json"))
-        return "test" in run["results"] and not is_begun(folder)
+        return "test" in read_json(Path(folder, "run.json"))["results"] and not is_begun(folder)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

@@ -50,7 +50,7 @@ def model_card(run):
 
     arguments, results, measured = run["arguments"], run["results"], []
     rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
-    figures = ""
+    figures, read_once = "", ", the test split was read once" * ("test" in results)
     for role in ("validation", "test"):
         if found := results.get(role):
             interval = "{:.2%} to {:.2%}".format(*found["accuracy_interval"])
@@ -88,7 +88,7 @@ def model_card(run):
 Tells {classes}. Trained on {run["splits"]["train"]["reviews"]:,} texts.
 
 {rehearsal * arguments["demo"]}{figures}Texts are cut to {arguments["max_length"]} tokens \
-({arguments["truncation"]}); the validation split chose the epoch, the test split was read once. \
+({arguments["truncation"]}); the validation split chose the epoch{read_once}. \
 {CARD}.
 
 ```python
@@ -200,16 +200,19 @@ def surest_mistakes(logits, labels):
     return wrong[scores[wrong].argsort(descending=True, stable=True)].tolist()
 
 
-def keep_answers(folder, role, logits, split, how):
+def keep_answers(folder, role, logits, split, how, asked=None):
     """Write answers-<role>.json into a model's folder, if it does not know of more reviews.
 
     logits: [N, C]. split: a dict of lists: "texts", "labels", and "lengths", the tokens of each
-    whole review. how: what else a reader has to know: subset, windows, precision. Returns whether
-    they were kept; if not, it has said why.
+    whole review. how: what else a reader has to know: subset, windows, precision. asked:
+    model_digest() before the model was loaded. Returns whether they were kept, or has said why not.
     """
     labels, texts = split["labels"], split["texts"]
     # A folder may get another model. Answers that are not its own must not speak for it.
     path, weights = Path(folder, f"answers-{role}.json"), model_digest(folder)
+    if asked not in (None, weights):
+        print("answers not kept for extras.report: meanwhile the folder got another model")
+        return False
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: write it anew
         before = read_json(path)
         if before["weights"] == weights and len(before["labels"]) > len(labels):
@@ -232,17 +235,17 @@ def keep_answers(folder, role, logits, split, how):
     return True
 
 
-def keep_evaluation(args, run, split, logits, precision, hardware, found):
+def keep_evaluation(args, run, split, logits, precision, hardware, found, asked):
     """What evaluate.py writes: its --save, its --results, and the answers for extras.report.
 
-    args: its options. logits: [N, C]. found: its figures, a dict for --results.
+    args: its options. logits: [N, C]. found: its figures, a dict for --results. asked: see above.
     """
     how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
     how["precision"] = precision
     usual = args.max_length is None and all(getattr(args, name) is None for name in HOW)
     if "assumed" in run or args.data is None and usual:
         print()
-        if keep_answers(args.model, args.split, logits, split, how):
+        if keep_answers(args.model, args.split, logits, split, how, asked):
             print("answers kept for extras.report")
     if args.save:
         save_predictions(args.save, logits, split, run["labels"])
@@ -345,8 +348,8 @@ def print_scores(figures, title, note="", train_loss=None):
     show("accuracy", f"{figures['accuracy']:.2%}   {interval}; always {always!r}: {common:.2%}")
     guess = f"a guess of 1/{len(names)} for each class: {math.log(len(names)):.4f}"
     show("loss", f"{figures['loss']:.4f}   {guess}")
-    # Of that class precision is its share and recall 1; all other classes have an F1 of 0.
-    one = 2 * common / (1 + common) / len(names)
+    # Of that class precision is its share and recall 1; others that occur have an F1 of 0.
+    one = 2 * common / (1 + common) / sum(f["n"] > 0 for f in figures["per_class"].values())
     show("macro F1", f"{figures['macro_f1']:.2%}   mean F1 of the classes; always one: {one:.2%}")
     wide = max(10, *map(len, names))
     rows = shown_classes(figures)

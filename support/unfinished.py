@@ -69,7 +69,7 @@ class Run:
         torch.manual_seed(self.args.seed + rank())
         if not self.saved:
             if self.writes:
-                begin(self.args)
+                begin(self.args, self.facts["recipe"])
             return self.step
         from safetensors.torch import load_model
 
@@ -118,7 +118,7 @@ class Run:
         """Write down an optimizer step. loss, norm: []. step: from 1. reviews: in its window.
 
         Every tenth step it looks at the figures, writes them to history.jsonl, and writes a
-        checkpoint when one is due. Raises KeyboardInterrupt if a signal has come meanwhile.
+        checkpoint when one is due.
         """
         self.step = step
         line = {"step": step, "epoch": self.epoch, "loss": loss, "norm": norm, "rate": rate}
@@ -147,12 +147,10 @@ class Run:
             raise Hopeless(f"{what}: --precision fp32")
         self.add_lines(lines)
         self.bar.set_postfix(loss=f"{lines[-1]['loss']:.3f}", refresh=False)
-        if self.signal:
-            print(f"\nsaving a checkpoint in {self.args.out}", file=sys.stderr)
-            self.checkpoint()
-            raise KeyboardInterrupt
-        late = time.monotonic() - self.written >= 60 * self.args.save_every
-        if late and step < self.epoch_ends:  # at its end the loop asks for one
+        # All processes write it together, and their clocks differ: the one that writes decides.
+        late = self.writes and time.monotonic() - self.written >= 60 * self.args.save_every
+        late = add_up(torch.tensor(float(late))).item()
+        if self.signal or late and step < self.epoch_ends:  # at its end the loop asks for one
             self.checkpoint()
 
     def add_epoch(self, figures):
@@ -228,7 +226,7 @@ class Run:
 
         First all files are written into a folder with another name, and the disk is told to really
         keep them. Then the folder gets its name, in one move: whenever the power fails, what has a
-        number is whole.
+        number is whole. Raises KeyboardInterrupt if a signal has come during the last steps.
         """
         self.in_step = False  # whatever happens from here on can be repeated
         model, optimizer, scaler, device = self.parts
@@ -266,6 +264,8 @@ class Run:
         self.number, self.written = number, time.monotonic()
         for other in set(numbers(self.args.out)) - {number, number - 1}:
             shutil.rmtree(folder / str(other), ignore_errors=True)
+        if self.signal:
+            raise KeyboardInterrupt
 
     # -------------------------------------------------------------------------- signals
     def __enter__(self):
@@ -306,8 +306,7 @@ def best_epoch(epochs, select):
     epochs are all right: there it tells the one that has only begun to learn.
     """
     key, sign = {"accuracy": ("accuracy", -1), "f1": ("macro_f1", -1), "loss": ("loss", 1)}[select]
-    found = [line["validation"] for line in epochs]
-    ranked = [(sign * figures[key], figures["loss"]) for figures in found]
+    ranked = [(sign * f[key], f["loss"]) for f in (line["validation"] for line in epochs)]
     return 1 + ranked.index(min(ranked))
 
 

@@ -88,6 +88,10 @@ def test_two_files_of_the_same_reviews_are_compared(tmp_path):
     for other, message in (("c", "39"), ("d", "row 1"), ("e", "no label"), ("f", "no rows")):
         done = run_script("extras.compare", files[1], tmp_path / f"{other}.csv")
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    # predict.py --out keeps the labels of the file, which may be other words than the answers.
+    write(tmp_path / "g.csv", [(text, "1", said, 0.9) for text, _, said, _ in rows])
+    done = run_script("extras.compare", tmp_path / "g.csv", tmp_path / "g.csv")
+    assert done.returncode == 2 and "labels such as '1', and answers such as 'neg" in done.stderr
     before = files[0].read_bytes()
     done = run_script("extras.compare", *files, "--results", files[0])
     assert done.returncode == 2 and files[0].read_bytes() == before, "no file that is read is lost"

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from dataset import make_collate
 from evaluate import predict_logits, score, wilson_interval
-from support.saved import save_predictions, warnings_for
+from support.saved import print_scores, save_predictions, warnings_for
 
 CPU = torch.device("cpu")
 
@@ -83,6 +83,15 @@ def test_a_model_that_is_no_better_than_one_answer_for_all_raises_a_warning():
         found = warnings_for(score(logits, labels, names))
         assert len(found) == expected
         assert all("no better than always 'negative'" in one for one in found), "as in print_scores"
+
+
+def test_the_macro_f1_of_one_answer_for_all_is_scikit_learn_s(capsys):
+    """Also where a class has no review: then it counts neither here nor in the model's figure."""
+    names, labels = ["negative", "neutral", "positive"], [0] * 6 + [2] * 4
+    logits = torch.eye(3)[torch.tensor(labels)]
+    print_scores(score(logits, labels, names), "test")
+    expected = f1_score(labels, [0] * 10, average="macro", zero_division=0)
+    assert f"always one: {expected:.2%}" in capsys.readouterr().out
 
 
 def test_accuracy_is_counted_over_all_reviews_not_averaged_over_batches():

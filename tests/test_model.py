@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import FAMILIES, make_model, run_script
 
+import model as model_chapter
 from support.errors import UserError, out_of_memory
 from model import autocast, choose_device, choose_precision, load_pretrained, parameter_parts
 from model import set_trainable
@@ -187,6 +188,17 @@ def test_the_chapter_shows_a_sentence_s_way_for_every_family(encoder, family):
     assert done.returncode == 0, done.stderr
     for stage in ("[CLS] the film was good [SEP]", "[1, 6, 32]", "[1, 2]", "layer 2", "head"):
         assert stage in done.stdout
+
+
+def test_the_chapter_computes_in_the_precision_that_it_names(encoder, monkeypatch):
+    """int8 was once named and not used."""
+    work, seen = model_chapter.quantize, []
+    monkeypatch.setattr(model_chapter, "quantize", lambda model: seen.append(work(model)))
+    words = ("model.py", "--model", encoder("distilbert"), "the film was good", "--precision")
+    for precision, times in (("fp32", 0), ("int8", 1)):
+        done = run_script(*words, precision, module=model_chapter)
+        assert done.returncode == 0 and f"precision  {precision}" in done.stdout
+        assert len(seen) == times
 
 
 def test_a_frozen_head_is_refused():

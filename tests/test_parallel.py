@@ -9,9 +9,10 @@ import time
 
 import pytest
 import torch
-from conftest import PROJECT, make_examples_of_lengths, make_model, run_script
+from conftest import PROJECT, make_examples_of_lengths, make_model, run_script, train
 from safetensors.torch import load_file
 
+import finetune
 from dataset import make_collate
 from evaluate import predict_logits
 from extras.kept import read_history
@@ -66,6 +67,26 @@ def test_two_and_three_processes_train_the_model_that_one_would(tmp_path):
         for name in weights:
             assert torch.allclose(weights[name], others[name], atol=1e-5), name
         assert run["results"]["test"]["confusion"] == their_run["results"]["test"]["confusion"]
+
+
+def test_the_processes_agree_on_when_a_checkpoint_is_due(tmp_path):
+    """They write it together, and each has a clock of its own. If each decided by itself, one would
+    wait with its random numbers for the other's gradients, ten minutes after the start.
+    """
+    words = "--demo --epochs 2 --batch-size 4 --save-every 0.01 --out".split()
+    started = torchrun(2, "finetune.py", *words, tmp_path / "model", stderr=subprocess.PIPE)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 0, errors
+
+
+def test_under_fp16_a_process_may_have_no_review_in_its_first_window(monkeypatch, arguments):
+    """The scaler is set up by the first loss. Without one it would end the run with a traceback."""
+    monkeypatch.setattr(devices, "world", lambda: 2)
+    shares = iter([[], [0]])  # of the first window nothing, of the second something
+    monkeypatch.setattr(finetune, "share", lambda rows: next(shares))
+    args = arguments(*"--epochs 1 --batch-size 1 --lr 1e-3".split())
+    lines = train(make_model(), make_examples_of_lengths([6] * 2), args, "fp16")
+    assert len(lines) == 2
 
 
 def test_when_one_process_is_killed_the_others_end_and_say_so(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import PROJECT, run_script
+from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -17,7 +18,7 @@ from extras.calibration import calibration_error, coverage, fit_temperature, rel
 from extras.compare import difference_interval
 from extras.kept import read_answers
 from extras.report import read_all, show_test, which_is_better
-from support.files import OURS
+from support.files import OURS, model_digest
 from support.saved import keep_answers
 
 
@@ -99,6 +100,20 @@ def test_answers_of_another_model_are_not_its_own(rehearsed, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_answers_of_a_model_that_was_replaced_meanwhile_are_not_kept(rehearsed, tmp_path, capsys):
+    """evaluate.py takes minutes, in which a run may put its next epoch's model there: the answers
+    would speak for a model that never gave them.
+    """
+    folder = shutil.copytree(rehearsed[0], tmp_path / "model")
+    before, kept = model_digest(folder), (folder / "answers-test.json").read_bytes()
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, folder / "model.safetensors")
+    split = {"texts": ["a", "b"], "labels": [0, 1], "lengths": [3, 3]}
+    assert not keep_answers(folder, "test", torch.eye(2), split, {}, asked=before)
+    assert "another model" in capsys.readouterr().out
+    assert (folder / "answers-test.json").read_bytes() == kept
+
+
 @pytest.fixture(scope="module")
 def page(rehearsed, tmp_path_factory):
     """A page of two models, one of them with a name and a review that are HTML."""
@@ -148,6 +163,9 @@ def test_the_better_of_two_is_named_with_a_positive_number(rehearsed):
     words = f"one is better than two by {800 / len(right):.2f} points: 8 more of {len(right)}"
     assert which_is_better(one, two) == which_is_better(two, one)
     assert which_is_better(one, two).startswith(words)
+    right = one["right"].clone()
+    right[right.nonzero()[:2, 0]] = False  # two against none: p = 0.5
+    assert " is above, perhaps by luck, " in which_is_better(one, one | {"right": right})
     interval = [f"{100 * value:+.2f}" for value in difference_interval(8, 0, len(right))[1:]]
     assert f"interval {interval[0]} to {interval[1]} points" in which_is_better(two, one)
     equal = which_is_better(one, one | {"folder": "two"})

@@ -131,25 +131,41 @@ def test_a_run_that_is_stopped_in_a_step_finishes_it_and_goes_on_exactly(
     assert outcome(out) == undisturbed
 
 
-@pytest.mark.parametrize("name", ["add_lines", "checkpoint"])
+@pytest.mark.parametrize("name", ["add_lines", "checkpoint", "note"])
 def test_a_signal_between_two_steps_saves_what_belongs_together(
     place, undisturbed, monkeypatch, tmp_path, name
 ):
-    """While a step is written down, the weights must not be saved with the record before it."""
-    work, calls = getattr(unfinished.Run, name), []
+    """While a step is written down, the weights must not be saved with the record before it. And
+    it is not forgotten where it comes behind the last look of an epoch, which is in note().
+    """
+    work, calls, last = getattr(unfinished.Run, name), [], 8 if name == "note" else 2
 
     def pressed(*args):
         calls.append(args)
-        if len(calls) == 2:  # for add_lines(): after step 6
+        if name == "note":
+            work(*args)
+        if len(calls) == last:  # for add_lines(): after step 6; for note(): after the epoch's last
             os.kill(os.getpid(), signal.SIGINT)
-        return work(*args)
+        return work(*args) if name != "note" else None
 
     with monkeypatch.context() as patch:
         patch.setattr(unfinished.Run, name, pressed)
         done = run(place, *WORDS, "--out", tmp_path / "out")
-    assert done.returncode == 130 and len(calls) >= 2
+    assert done.returncode == 130 and len(calls) == last
     assert run(place, "--resume", tmp_path / "out").returncode == 0
     assert outcome(tmp_path / "out") == undisturbed
+
+
+def test_a_resumed_run_still_knows_what_nobody_typed(place, monkeypatch, tmp_path):
+    """Else its record and its card would show the rule's --lr as somebody's choice."""
+    words = [word for word in WORDS if word not in ("--lr", "1e-3")]
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, interrupt())
+        assert run(place, *words, "--out", tmp_path / "out").returncode == 130
+    assert run(place, "--resume", tmp_path / "out").returncode == 0
+    kept = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert kept["recipe"] == {"lr": 5e-5} and kept["arguments"]["lr"] == 5e-5
+    assert kept["arguments"]["epochs"] == 3, "which was typed"
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])

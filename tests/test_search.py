@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import PROJECT, run_script
 
 from extras import search, search_page, trial
@@ -172,6 +173,17 @@ def test_the_last_epoch_of_a_run_stops_nothing(tmp_path):
     for _ in range(2):  # the second time it is only read
         found = trial.train([*words, "--epochs", "3"], tmp_path / "a", lambda n, _: told.append(n))
         assert told == [1, 2] and found["n"] > 0
+
+
+def test_a_trial_is_compiled_when_that_is_asked_for(tmp_path, monkeypatch):
+    """Its record says so, and its speed would be believed."""
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model, **how: asked.append(how))
+    words = [*map(str, DEMO[1:]), "--epochs", "1", "--compile"]
+    trial.train(words, tmp_path / "a", lambda number, _: None)
+    assert asked == [{"dynamic": True}]
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "chose the epoch. " in card, "and no test split was read, so the card does not say it"
 
 
 def test_rates_are_searched_by_factors_and_counts_by_steps():

@@ -1,10 +1,12 @@
 """When two recorded runs differ, and when that may be luck. (learned.py and changes.py tell of it.)
 
-A difference between two rows is told with an interval and a verdict: "may be luck", unless all
-seeds agree on its sign and the interval leaves out 0. Of one seed nobody knows how much is luck.
+A difference between two rows is told with an interval and a verdict: "may be luck", unless neither
+other reviews nor other seeds would turn its sign. With one or two nobody knows how much is luck.
 """
 
 from statistics import mean, stdev
+
+from scipy.stats import t
 
 from docs.results import tables
 from docs.results.tables import over_seeds, read
@@ -29,9 +31,12 @@ def difference(ours, theirs, part="evaluated"):
     """How far `ours` is above `theirs`: ([points of each seed that both have], low, high, verdict).
 
     Seed by seed the reviews are counted that only one of the two got right, as extras.compare does.
-    The interval is the one of extras.compare for the mean of these counts: three seeds answer the
-    same reviews, so they are no more reviews than one seed's. part: "evaluated" (which is test) or
-    "validated". None if answers were not recorded, or no seed is in both.
+    The interval is the one of extras.compare: what other reviews would change. On test it is that
+    of the mean of these counts, because three seeds answer the same reviews, which are no more than
+    one seed's; on validation that of their sum, because each seed holds out its own. The verdict
+    also asks what other seeds would change: Student's interval of the mean over the seeds has to
+    leave out 0, too. part: "evaluated" (which is test) or "validated". None if answers were not
+    recorded, or no seed is in both.
     """
     if any("right" not in run.get(part, {}) for run in (*ours, *theirs)):
         return None
@@ -41,10 +46,13 @@ def difference(ours, theirs, part="evaluated"):
         return None
     counts = [only_right(ours[seed], theirs[seed], part) for seed in both]
     points = [100 * (a - b) / n for a, b, n in counts]
-    low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
-    sure = low * high > 0 and len({point > 0 for point in points}) == 1
-    verdict = ("better" if low > 0 else "worse") if sure else "may be luck"
-    return points, low, high, verdict if len(points) > 1 else "one seed"
+    pooled = map(mean if part == "evaluated" else sum, zip(*counts))
+    low, high = (100 * end for end in difference_interval(*pooled)[1:])
+    if len(points) < 3:
+        return points, low, high, "too few seeds"
+    half = t.ppf(0.975, len(points) - 1) * stdev(points) / len(points) ** 0.5
+    sure = low * high > 0 and abs(mean(points)) > half
+    return points, low, high, ("better" if low > 0 else "worse") if sure else "may be luck"
 
 
 def in_points(points, low, high):

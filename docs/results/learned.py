@@ -5,11 +5,13 @@ Run       python -m docs.pages, which writes them into the page
 What was run, docs/results/record.py says.
 """
 
+from statistics import mean
+
 from docs.results import tables
 from docs.results.differences import against, figures_of, gain, having, seed_of
-from docs.results.record import LIKE_OTHERS, options_of
-from docs.results.tables import by_seed_and_mean, by_seed_of, cells, command_of, made_on
-from docs.results.tables import markdown, measured, read, runs, spread
+from docs.results.record import LIKE_OTHERS, UNLABELLED, options_of
+from docs.results.tables import by_seed_and_mean, by_seed_of, command_of, made_on, markdown
+from docs.results.tables import measured, minutes_of, over_seeds, read, runs, spread
 
 
 # ------------------------------------------------------------------------------ the main runs
@@ -19,7 +21,10 @@ def recorded():
     for name in ("imdb-2000", "imdb-all"):
         found = runs(name)
         every += found
-        rows.append([f"`{command_of(found[0])}`", *cells(found), made_on(found)])
+        minutes = min(minutes_of(one["run"]) for one in found)
+        memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
+        row = [f"`{command_of(found[0])}`", *by_seed_and_mean(found), f"{minutes:.0f}"]
+        rows.append([*row, f"{memory:.1f} GiB", made_on(found)])
     header = ["command", by_seed_of(every), "mean ± st. dev.", "minutes", "peak memory", "made on"]
     (demo,) = figures_of(runs("demo"))
     names = sorted({one["run"]["device"]["name"] for one in every})
@@ -105,6 +110,22 @@ def calibration():
     header = ["run", "seed", f"share of {n:,} answers, given with {top['low']:.2f} or more"]
     header += ["it said", "were right", "temperature", "error before", "error after", "loss before"]
     return markdown([*header, "loss after"], rows)
+
+
+# ------------------------------------------------------------------------------ unlabelled reviews
+def unlabelled():
+    """What a second model gains that learns from the sure answers of a first one."""
+    rows = []
+    for size, name in UNLABELLED.items():
+        second, first = runs(f"unlabelled-{size}"), runs(name)
+        kept = [one["unlabelled"] for one in second]
+        share = mean(one["kept"] / one["answered"] for one in kept)
+        row = [f"{size:,}", f"{share:.0%} of {kept[0]['answered']:,}"]
+        row += [over_seeds(figures_of(found)) for found in (first, second)]
+        command = f"`python -m docs.results.unlabelled {size}`"
+        rows.append([*row, gain(second, first), command, made_on(second)])
+    header = ["labelled", "answers kept", "first model", "second model"]
+    return markdown([*header, "points (95 % interval)", "command", "made on"], rows)
 
 
 # ------------------------------------------------------------------------------ what others quote

@@ -28,7 +28,5 @@ for name, words in RUNS.items():
     batches = make_batches([len(one) for one in ids], args.batch_size, args.seed, epoch=0)
     found[name] = {"command": command_line({"arguments": vars(args)})}
     found[name] |= {"data_fingerprint": source.fingerprint, "reviews": len(texts)}
-    found[name] |= describe_lengths(
-        lengths, args.max_length, batches, args.seed
-    )
+    found[name] |= describe_lengths(lengths, args.max_length, batches, args.seed)
 (RESULTS / "lengths.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

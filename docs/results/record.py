@@ -66,6 +66,7 @@ RUNS = {
     "warmup-0": f"{MAIN} --warmup 0",
     "epochs-6": f"{MAIN} --epochs 6",
     "bf16": f"{MAIN} --precision bf16",
+    "fp32": f"{MAIN} --precision fp32",
     "demo": "--demo",
 } | LIKE_OTHERS
 FEW = 5000  # test reviews, the same ones for each run, unless it is in WHOLE
@@ -81,9 +82,7 @@ ASKED = {
     "int8": ("imdb-2000", "--subset 5000 --precision int8"),
     "all": ("imdb-all", "--subset 5000"),
 }
-TRAINER = {
-    "trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000",
-}
+TRAINER = {"trainer-2000": f"{MINILM} --subset 2000 --epochs 3 --test 25000"}
 # Labelled reviews, beside unlabelled ones: the run that answers those first.
 UNLABELLED = {250: "250-long", 1000: "1000-long"}
 LEARNED = {f"unlabelled-{size}": size for size in UNLABELLED}  # from its answers

@@ -119,17 +119,6 @@ def made_on(found):
     return "<br>".join(f"{kind} ({', '.join(seeds)})" for kind, seeds in kinds.items())
 
 
-def cells(found):
-    """Cells about the runs of one command: by seed; mean, deviation; minutes; memory."""
-    minutes = min(minutes_of(one["run"]) for one in found)
-    memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
-    return [
-        *by_seed_and_mean(found),
-        f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}",
-        f"{memory:.1f} GiB",
-    ]
-
-
 def markdown(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -30,7 +30,7 @@ found = []
 for seed in range(42, 47):
     runs, names, _, source = load_splits("stanfordnlp/imdb", seed=seed)
     # The same reviews once more, but with as many of them drawn at random for validation.
-    pool = {key: runs["train"][key] + runs["validation"][key] for key in ("texts", "labels")}
+    pool = {key: [*runs["train"][key], *runs["validation"][key]] for key in ("texts", "labels")}
     order = list(range(len(pool["labels"])))
     random.Random(seed).shuffle(order)
     n = len(runs["validation"]["labels"])

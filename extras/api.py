@@ -75,7 +75,7 @@ def make_api(classifier, folder):
         label: str
         score: float
 
-    api = FastAPI(title=f"{folder}: {' / '.join(classifier.names)}")
+    api = FastAPI(title="What does the model say?")  # no names of strangers: nothing escapes it
 
     @api.exception_handler(RequestValidationError)
     def explain_refusal(_, error):

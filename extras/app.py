@@ -112,8 +112,8 @@ def make_page(classifier, folder):
             with open(out, encoding="utf-8", newline="") as answers:
                 header, *first = islice(csv.reader(answers), 21)
             first = [[cell[:200] for cell in row] for row in first]
-            said = f"{rows - errors.total():,} of {rows:,} rows predicted"
-            yield str(out), table(first, header), f"<p>{said}. The first of them:</p>"
+            said = [f"{rows - errors.total():,} of {rows:,} rows predicted", *asked[0].notes]
+            yield str(out), table(first, header), f"<p>{text('; '.join(said))}. The first:</p>"
 
     hidden = {"api_visibility": "private"}  # programs have /predict
     with gradio.Blocks(

@@ -67,7 +67,8 @@ def doubt(texts, labels, count):
     # Of two classes it has one row: what speaks for the second speaks against the first.
     weights = numpy.concatenate([-weights, weights]) if len(weights) == 1 else weights
     words = vectors.get_feature_names_out()  # [V]
-    return doubted, {c: words[row.argsort()[::-1][:20]].tolist() for c, row in enumerate(weights)}
+    top = [words[row.argsort()[::-1][:20]].tolist() for row in weights]
+    return doubted, dict(zip(model.classes_.tolist(), top))  # a class without a text has no row
 
 
 def save_doubted(path, doubted, split, names):

@@ -142,6 +142,7 @@ def main():
         _, far = compare(exact, "32 bits")
         if not far <= FAR:  # nan, too
             raise UserError("model.onnx is not the model that was saved: it is not kept")
+        (folder / whole.name).unlink(missing_ok=True)  # of the model that was here before
         for what, left_out in LADDER.items() if args.int8 else ():
             logging.disable(logging.WARNING)  # of the quantizer, about itself
             write_int8(exact, whole, left_out)

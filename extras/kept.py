@@ -93,5 +93,6 @@ def command_line(run):
         same = value is None or value == usual.get(name)
         if name in usual and not same and name not in ("out", "resume") and not made:
             option = f"--{name.replace('_', '-')}"
-            words += [option] if value is True else [option, str(value)]
+            given = [f"{option}={value}"] if str(value)[:1] == "-" else [option, str(value)]
+            words += [option] if value is True else given
     return shlex.join(words)

@@ -95,7 +95,8 @@ def show_facts(found):
     """What the model is and how it was made, as an HTML table."""
     run, test = found["run"], found["test"]
     if "assumed" in run:  # a classifier that somebody else has trained
-        return table([("model", run["arguments"]["model"]), ("assumed", run["assumed"])], "facts")
+        rows = {"model": run["arguments"]["model"], "assumed": run["assumed"]}
+        return table(rows.items(), kind="facts")
     arguments, device = run["arguments"], run["device"]
     rows = {
         "command": command_line(run),

@@ -62,6 +62,7 @@ def shorten(input_ids):
 def draw_equally(examples, names, count, generator):
     """At most `count` examples, as many of each class, in random order."""
     rows = [[row for row in examples if row["label"] == label] for label in range(len(names))]
+    rows = [one for one in rows if one]  # in a validation split a rare class may be missing
     each = min([max(1, count // len(names)), *map(len, rows)])
     chosen = [row for one in rows for row in generator.sample(one, each)]
     generator.shuffle(chosen)

@@ -50,7 +50,7 @@ def show_data(args, load_splits):
             show("warning", "most rows have no label: is it the right column? See --label-column")
     if all(name.lstrip("-").isdecimal() for name in names):
         say = ",".join(f"{name}=..." for name in names[:2])
-        show("classes", f"numbers; to give them names: --labels {say}")
+        show("classes", f"numbers; to give them names: --labels={say}")
     for note in source.notes:
         show("read as", note)
     if total <= 100_000:
@@ -61,8 +61,8 @@ def show_data(args, load_splits):
             show(role, f"{n:,} reviews, as finetune.py would divide them")
         for note in [note for note in notes if note not in source.notes]:
             show("", note)
-    words = [f"--{name.replace('_', '-')} {shlex.quote(how[name])}" for name in how if how[name]]
-    words = [word.replace("--header yes", "--header").replace("--header no", "--no-header")
+    words = [f"--{name.replace('_', '-')}={shlex.quote(how[name])}" for name in how if how[name]]
+    words = [word.replace("--header=yes", "--header").replace("--header=no", "--no-header")
              for word in words]
     command = " ".join(["python finetune.py --data", shlex.quote(args.data), *words, "--out mine"])
     print(f"\nnext       {command}")

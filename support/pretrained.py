@@ -112,6 +112,8 @@ def describe_other(folder, max_length=None):
     try:
         config = load_config(str(folder))
         names = list(map(str, class_names(config)))
+        if not "".join(names).isprintable():
+            raise ValueError("the name of a class has a line break or another invisible sign")
     except Exception as error:
         raise hub_error("model", str(folder), error) from error
     if config.problem_type == "multi_label_classification" or len(names) < 2:

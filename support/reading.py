@@ -208,6 +208,7 @@ def read_sheet(path, header, notes):
         with open_bytes(path) as stream:
             try:
                 book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
+                book.worksheets[0].reset_dimensions()  # what the file says of them may be wrong
                 for number, row in enumerate(book.worksheets[0].values, start=1):
                     if any(cell is not None for cell in row):
                         # As a CSV file would hold it: a text may be a number, 1984.
@@ -329,7 +330,7 @@ def texts_and_labels(table, columns, label_column):
     """Yield (text, label) of each row, as they stand; several columns are joined to a text."""
     for *texts, label in table.rows([*columns, label_column or columns[0]]):
         if len(texts) > 1:
-            given = [str(part) for part in texts if part is not None and str(part).strip()]
+            given = [str(x) for x in texts if x is not None and x == x and str(x).strip()]  # no nan
             texts = ["\n\n".join(given) or None]
         yield texts[0], label if label_column else None
 

@@ -45,8 +45,7 @@ class Source:
     def open(self, path):
         """A file as a Table, read as was asked for."""
         *typed, usual = self.asked
-        known = ",".join(filter(None, [*typed, *usual])).split(",")
-        return open_table(path, known, **self.how)
+        return open_table(path, ",".join(filter(None, [*typed, *usual])).split(","), **self.how)
 
     def add(self, role, table):
         """Read a Table as a split. Without labels it is left out, unless it is train."""
@@ -133,9 +132,9 @@ def add_folder(source, folder):
         for path in sorted(place.iterdir()) if place.is_dir() and not found else ():
             stem = path.name.lower().split(".")[0]
             part = re.fullmatch(r"(.+?)-\d{5}-of-(\d{5})", stem)
-            usable = class_folders(path) or path.is_file() and kind_of(path) is not None
-            for role, others in ROLES.items() if usable else ():
-                if (part[1] if part else stem) in (role, *others):
+            for role, others in ROLES.items():
+                named = (part[1] if part else stem) in (role, *others)
+                if named and (class_folders(path) or path.is_file() and kind_of(path) is not None):
                     found.setdefault(role, []).append((path, int(part[2]) if part else 1))
     for role in [role for role in ROLES if role in found]:
         paths = [path for path, _ in found[role]]
@@ -242,7 +241,8 @@ def find_label_names(labels, renames=None, classes=None):
     counts.pop(None, None)
     if unknown := set(renames) - set(counts):
         raise UserError(f"--labels: no row has the label {min(unknown)!r}")
-    no_label = [name for name in counts if name.lower() in NO_LABEL and name not in renames]
+    known = {*renames, *(classes or ())}  # in the schema of a file "none" may be a class
+    no_label = [name for name in counts if name.lower() in NO_LABEL and name not in known]
     for name in no_label if len(no_label) < len(counts) else ():
         del counts[name]
     names = [name for name in classes or sorted(counts) if name in counts]
@@ -283,7 +283,8 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
 
     def place_of(name):
         name = renames.get(name, name)
-        name = FULL_NAMES.get(name.lower(), name) if name not in names else name
+        full = FULL_NAMES.get(name.lower(), name)
+        name = full if full in map(str.lower, names) and name not in names else name
         alike = [i for i, other in enumerate(names) if other.casefold() == name.casefold()]
         return names.index(name) if name in names else alike[0] if len(alike) == 1 else None
 
@@ -304,7 +305,7 @@ def label_indices(labels, names, where, notes, renames=None, numbers=None):
             unknown.append(name)
     if unknown == ["-1"] or numbers and "-1" in unknown:
         unknown.remove("-1")  # how the datasets library writes "not given"
-        no_label("-1", "; else: --labels -1=...")
+        no_label("-1", "; else: --labels=-1=...")
     places = set(map(str, range(len(names))))
     known = {*unknown} <= set(map(str, range(len(numbers or ()))))
     alone = not any(place is not None for place in index.values())

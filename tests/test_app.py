@@ -187,7 +187,8 @@ def test_it_says_how_it_is_and_what_it_can(client):
     """For a supervisor, and for whoever writes a program."""
     health = client.get("/health").json()
     assert health["status"] == "ok" and health["labels"] == ["negative", "positive"]
-    assert client.get("/docs").status_code == 200
+    page = client.get("/docs")
+    assert page.status_code == 200 and "<title>What does" in page.text, "and no name of a class"
     assert {"/predict", "/health"} <= set(client.get("/openapi.json").json()["paths"])
 
 

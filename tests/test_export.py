@@ -67,6 +67,7 @@ def test_whole_numbers_that_change_answers_are_tried_with_fewer_matrices(
         return ask(path, batches) * (-1 if "int8" in path.name else 1)
 
     monkeypatch.setattr(export, "ask", wrong)
+    (folder / "model-int8.onnx").write_text("of the model that was here before")
     run_export(monkeypatch, "--model", folder, "--int8")
     said = capsys.readouterr().out
     assert all(what in said for what in export.LADDER) and said.count("not kept") == 3

@@ -110,12 +110,16 @@ def test_words_for_nothing_are_no_label_where_others_are(tmp_path, word):
         _, names, _, _ = load_splits(data, labels=f"{word}={word}")
         assert names == sorted(["no", "yes", word])
         assert find_label_names([word, "0"] * 2 + ["1"]) == ["0", "1"]
+        classes = [word, "against", "favor"]  # a schema that names it says that it is a class
+        assert find_label_names(classes * 2, classes=classes) == classes
 
 
 def test_upper_and_lower_case_are_one_class_where_the_model_has_one():
     """Somebody's test file says Positive: the model has never heard of it, it was said."""
     found, said = indices(["Positive", "POSITIVE", "negative", "Neg"])
     assert found == [1, 1, 0, 0] and "'POSITIVE' is read as 'positive'" in said
+    assert indices(["neg", "Pos", "neu"], ["NEG", "NEU", "POS"])[0] == [0, 2, 1]
+    assert indices(["neg", "pos"], ["Negative", "Positive"])[0] == [0, 1]
     with pytest.raises(UserError, match="not among"):
         indices(["pOSITIVE"], ["Positive", "positive"])
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 from conftest import run_script
@@ -20,6 +21,10 @@ def answered(path, arguments=None, **typed):
     asked = open_asked(path, arguments or {}, **typed)
     chunks = predict_chunks(asked, lambda texts: [("x", 0.5)] * len(texts), str)
     return [row[:2] for chunk in chunks for row in chunk]
+
+
+def write_csv(path, rows):
+    path.write_text("\n".join(["text,label", *(f"{text},{label}" for text, label in rows)]))
 
 
 def write(path, text, encoding="utf-8"):
@@ -208,6 +213,53 @@ def test_a_text_may_be_a_number_in_a_sheet_too(tmp_path):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
     assert load_source(str(tmp_path / "a.xlsx")).splits["train"] == (["1984", "good"], ["1", "0"])
+
+
+def test_a_sheet_is_read_to_its_end_whatever_it_says_of_its_size(tmp_path):
+    """Some programs write a wrong size, and rows behind it were lost without a word."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [["text", "label"], *([f"film {i}", i % 2] for i in range(30))]:
+        book.active.append(row)
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    assert b'<dimension ref="A1:B31"' in parts[sheet]
+    parts[sheet] = parts[sheet].replace(b'ref="A1:B31"', b'ref="A1:B11"')
+    with zipfile.ZipFile(tmp_path / "told.xlsx", "w") as told:
+        for name, content in parts.items():
+            told.writestr(name, content)
+    texts, _ = load_source(str(tmp_path / "told.xlsx")).splits["train"]
+    assert len(texts) == 30
+
+
+def test_a_missing_title_is_no_word(tmp_path):
+    """pandas writes NaN for it, and "nan" is a word that the model would learn."""
+    rows = [f'{{"title": NaN, "text": "good {i}", "label": {i % 2}}}' for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    texts, _ = load_source(str(tmp_path / "a.jsonl"), text_column="title,text").splits["train"]
+    assert texts[0] == "good 0"
+
+
+def test_a_packed_file_beside_the_unpacked_ones_does_not_matter(tmp_path):
+    """As one has it after a download: the archive, and what came out of it."""
+    for role in ("train", "test"):
+        write_csv(tmp_path / f"{role}.csv", [(f"{role} {i}", i % 2) for i in range(6)])
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        for role in ("train", "test"):
+            archive.write(tmp_path / f"{role}.csv", f"{role}.csv")
+    assert set(load_source(str(tmp_path)).splits) == {"train", "test"}
+
+
+def test_labels_below_zero_can_be_named_as_it_is_said(tmp_path):
+    """argparse takes "-1=..." behind a blank for an option."""
+    write_csv(tmp_path / "a.csv", [(f"film {i}", (-1, 1)[i % 2]) for i in range(60)])
+    said = run_script("dataset.py", "--data", tmp_path / "a.csv").stdout
+    assert "--labels=-1=...,1=..." in " ".join(said.split())
+    named = "--labels=-1=negative,1=positive"
+    done = run_script("dataset.py", "--data", tmp_path / "a.csv", named)
+    assert done.returncode == 0 and named in done.stdout.splitlines()[-1]
 
 
 def test_a_length_without_room_for_a_token_is_refused(rehearsed):

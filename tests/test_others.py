@@ -59,7 +59,8 @@ def test_it_is_evaluated_reported_and_cut_where_asked(other, tmp_path):
     assert "test       12 reviews" in done.stdout and "up to 12 tokens" in done.stdout
     assert "after 12 tokens" in " ".join(done.stderr.split())
     done = run_script("extras.report", other, "--mistakes", "1", "--out", page)
-    assert done.returncode == 0 and "assumed" in page.read_text(), done.stderr
+    assert done.returncode == 0 and "<td>assumed</td>" in page.read_text(), done.stderr
+    assert "<th>f</th>" not in page.read_text(), "a word is no row of letters"
     done = run_script(*words, "--data", data, "--max-length", "41")
     assert done.returncode == 2 and "at most 40" in done.stderr
 
@@ -80,6 +81,7 @@ def test_the_page_and_its_address_take_it_too(other, tmp_path):
     [
         ({"problem_type": "multi_label_classification"}, "do not exclude each other"),
         ({"id2label": {"0": "score"}, "label2id": {"score": 0}}, "it has no classes"),
+        ({"id2label": {"0": "bad", "1": "good\nbad   0.99  x"}}, "invisible sign"),
         ({"architectures": ["BertModel"], "num_labels": None}, ""),
     ],
 )

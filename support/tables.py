@@ -42,10 +42,11 @@ class Source:
         self.clean = clean
         self.splits, self.classes, self.notes, self.form = {}, None, [], ""
 
-    def open(self, path):
+    def open(self, path, say=None):
         """A file as a Table, read as was asked for."""
         *typed, usual = self.asked
-        return open_table(path, ",".join(filter(None, [*typed, *usual])).split(","), **self.how)
+        known = ",".join(filter(None, [*typed, *usual])).split(",")
+        return open_table(path, known, **self.how, say=say)
 
     def add(self, role, table):
         """Read a Table as a split. Without labels it is left out, unless it is train."""
@@ -61,7 +62,7 @@ class Source:
             names = list(map(label_name, names))
             labels = names_of_numbers(labels, names, table.path)
             self.classes = names if role == "train" else self.classes
-        self.notes += [note for note in table.notes if note not in self.notes]
+        self.notes += [note for note in dict.fromkeys(table.notes) if note not in self.notes]
         self.splits[role] = texts, labels
         if role == "train":
             self.text_column, self.label_column = ",".join(columns), label_column
@@ -141,7 +142,8 @@ def add_folder(source, folder):
         if any(of != len(paths) for _, of in found[role]):
             names = ", ".join(path.name for path in paths)
             raise UserError(f"{folder}: of {role!r} there is {names}: keep one file, or all parts")
-        tables = list(map(source.open, paths))
+        said = []  # of all parts, also while they are read
+        tables = [source.open(path, said) for path in paths]
         for other in tables[1:]:
             if (other.columns, other.classes) != (tables[0].columns, tables[0].classes):
                 raise UserError(f"{other.path} has other columns or classes than {tables[0].path}")

@@ -252,6 +252,16 @@ def test_a_packed_file_beside_the_unpacked_ones_does_not_matter(tmp_path):
     assert set(load_source(str(tmp_path)).splits) == {"train", "test"}
 
 
+def test_a_guess_about_any_part_of_a_split_is_said(tmp_path):
+    """The second part alone may be in another encoding."""
+    for part, text in enumerate(("plain", "caf\u00e9")):
+        path = tmp_path / f"train-0000{part}-of-00002.csv"
+        rows = "\n".join(f"{text} {i},{i % 2}" for i in range(6))
+        path.write_bytes(f"text,label\n{rows}".encode("cp1252"))
+    source = load_source(str(tmp_path))
+    assert any("cp1252" in note for note in source.notes) and len(source.splits["train"][0]) == 12
+
+
 def test_labels_below_zero_can_be_named_as_it_is_said(tmp_path):
     """argparse takes "-1=..." behind a blank for an option."""
     write_csv(tmp_path / "a.csv", [(f"film {i}", (-1, 1)[i % 2]) for i in range(60)])

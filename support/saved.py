@@ -147,7 +147,7 @@ def data_of_training(folder):
     """What a model was trained on. Raises UserError where it does not say."""
     data = read_run(folder)["arguments"]["data"]
     if not data:
-        raise UserError(f"{folder} does not say on what it learned: for evaluate.py add --data")
+        raise UserError(f"{folder} does not say on what it was trained: to evaluate.py add --data")
     return data
 
 

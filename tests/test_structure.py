@@ -239,10 +239,10 @@ def test_a_floor_keeps_to_its_length(folders, most):
     support was to have 2,500 lines, and has what its work took: the numbers here are what was
     reached. They go up only for something that users asked for, and then by what it takes. (The
     times before by 1,100: files as people have them, labels, models of others. The last time by
-    300: a million rows in little memory, and less to compute. By 11: rows of a sheet and labels that
-    were lost or misread, as a review found. docs by 685: one list of all recorded
-    runs, tests of the differences between them, calibration over seeds, what changes what, what
-    unlabelled reviews are good for.)
+    300: a million rows in little memory, and less to compute. By 11: rows of a sheet and labels
+    that were lost or misread, as a review found. docs by 685: one list of all recorded runs, tests
+    of the differences between them, calibration over seeds, what changes what, what unlabelled
+    reviews are good for.)
     """
     length = sum(len(source.splitlines()) for source in read_tree(*folders).values())
     assert length <= most, f"{length} lines"

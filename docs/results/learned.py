@@ -160,5 +160,6 @@ SECTIONS = {
     "accuracy": beside_trainer,
     "behaviour": behaviour,
     "calibration": calibration,
+    "unlabelled": unlabelled,
     "distilbert": distilbert,
 }

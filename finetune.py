@@ -224,8 +224,8 @@ def fine_tune(model, tokenizer, splits, names, args, device, precision, run):
         run.checkpoint()  # a run that is killed from here on validates again, and loses no step
         if not validation:
             continue
-        # Without a backward pass a GPU has room for more: about eight times as many.
-        at_once = None if device.type == "cpu" else 8 * args.batch_size
+        # Nothing is kept for a backward pass, so a GPU has room for more. (8 is a guess.)
+        at_once = None if device.type == "cpu" else min(128, 8 * args.batch_size)
         logits = predict_logits(
             model, validation["examples"], collate, device, precision, at_once, title="validating"
         )  # [N, C]
@@ -336,7 +336,7 @@ def main():
                 # the epoch is chosen, and the options were. If you try other options because of
                 # this figure, the test reviews have become a second validation split.
                 collate, test = make_collate(tokenizer.pad_token_id), splits["test"]
-                at_once = None if device.type == "cpu" else 8 * args.batch_size
+                at_once = None if device.type == "cpu" else min(128, 8 * args.batch_size)
                 logits = predict_logits(
                     model, test["examples"], collate, device, precision, at_once, title="testing"
                 )

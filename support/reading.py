@@ -263,15 +263,15 @@ def read_folders(folder, encoding, notes):
 
 
 # ------------------------------------------------------------------------------ 2. all of them
-def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, header=None, say=None):
+def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, header=None, told=None):
     """Look at a file, or a folder of class folders, and return it as a Table.
 
     encoding, delimiter, quoting ("csv", "blanks" or "none"), header ("yes" or "no"): what the user
-    knows; None to find out. known: columns that are looked for. say: a list for the notes. Nothing
+    knows; None to find out. known: columns that are looked for. told: a list for the notes. Nothing
     is kept in memory, so a file may be of any length. Raises UserError, with the place where
     something is wrong; so may the rows.
     """
-    path, notes = Path(path), [] if say is None else say
+    path, notes = Path(path), [] if told is None else told
     header = header, known
     if class_folders(path):
         return read_folders(path, encoding, notes)

@@ -42,11 +42,11 @@ class Source:
         self.clean = clean
         self.splits, self.classes, self.notes, self.form = {}, None, [], ""
 
-    def open(self, path, say=None):
+    def open(self, path, notes=None):
         """A file as a Table, read as was asked for."""
         *typed, usual = self.asked
         known = ",".join(filter(None, [*typed, *usual])).split(",")
-        return open_table(path, known, **self.how, say=say)
+        return open_table(path, known, **self.how, told=notes)
 
     def add(self, role, table):
         """Read a Table as a split. Without labels it is left out, unless it is train."""
@@ -142,8 +142,8 @@ def add_folder(source, folder):
         if any(of != len(paths) for _, of in found[role]):
             names = ", ".join(path.name for path in paths)
             raise UserError(f"{folder}: of {role!r} there is {names}: keep one file, or all parts")
-        said = []  # of all parts, also while they are read
-        tables = [source.open(path, said) for path in paths]
+        notes = []  # of all parts, also while they are read
+        tables = [source.open(path, notes) for path in paths]
         for other in tables[1:]:
             if (other.columns, other.classes) != (tables[0].columns, tables[0].classes):
                 raise UserError(f"{other.path} has other columns or classes than {tables[0].path}")

@@ -262,6 +262,17 @@ def test_a_file_goes_in_and_a_file_comes_out(tab, classify):
         assert row["predicted"] == label and float(row["score"]) == pytest.approx(score, abs=1e-5)
 
 
+def test_what_was_guessed_about_a_file_is_said_on_the_page(tab, tmp_path):
+    """predict.py says it, too. A wrong encoding would otherwise be found weeks later."""
+    (tmp_path / "old.csv").write_bytes("text\na caf\u00e9 film\n".encode("cp1252"))
+    tab.get_by_role("tab", name="Many texts").click()
+    tab.set_input_files("#file input[type=file]", tmp_path / "old.csv")
+    tab.wait_for_selector("#file a[href]")
+    tab.click("#start button, button#start")
+    tab.wait_for_selector("#said >> text=1 of 1 rows predicted")
+    assert "cp1252" in tab.inner_text("#said")
+
+
 def test_lines_are_answered_and_mistakes_are_said_on_the_page(tab):
     """Nothing typed, nothing chosen; then two lines."""
     tab.get_by_role("tab", name="Many texts").click()

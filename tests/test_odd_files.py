@@ -8,6 +8,7 @@ import pytest
 from conftest import run_script
 
 from dataset import load_split, load_splits
+from extras.kept import command_line
 from support.errors import UserError
 from support.reading import open_table, texts_and_labels
 from support.rows import open_asked, predict_chunks
@@ -270,6 +271,8 @@ def test_labels_below_zero_can_be_named_as_it_is_said(tmp_path):
     named = "--labels=-1=negative,1=positive"
     done = run_script("dataset.py", "--data", tmp_path / "a.csv", named)
     assert done.returncode == 0 and named in done.stdout.splitlines()[-1]
+    arguments = {"data": "a.csv", "labels": "-1=negative,1=positive", "demo": False}
+    assert named in command_line({"arguments": arguments}), "and in a report"
 
 
 def test_a_length_without_room_for_a_token_is_refused(rehearsed):

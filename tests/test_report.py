@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize_scalar
 from torchmetrics.classification import MulticlassCalibrationError
 
-from evaluate import score
+import evaluate
+from evaluate import load_model, score
 from extras.calibration import calibration_error, coverage, fit_temperature, reliability
 from extras.compare import difference_interval
 from extras.kept import read_answers
@@ -100,7 +101,9 @@ def test_answers_of_another_model_are_not_its_own(rehearsed, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_answers_of_a_model_that_was_replaced_meanwhile_are_not_kept(rehearsed, tmp_path, capsys):
+def test_answers_of_a_model_that_was_replaced_meanwhile_are_not_kept(
+    rehearsed, tmp_path, capsys, monkeypatch
+):
     """evaluate.py takes minutes, in which a run may put its next epoch's model there: the answers
     would speak for a model that never gave them.
     """
@@ -111,6 +114,15 @@ def test_answers_of_a_model_that_was_replaced_meanwhile_are_not_kept(rehearsed, 
     split = {"texts": ["a", "b"], "labels": [0, 1], "lengths": [3, 3]}
     assert not keep_answers(folder, "test", torch.eye(2), split, {}, asked=before)
     assert "another model" in capsys.readouterr().out
+
+    def replaced_meanwhile(*given):
+        loaded = load_model(*given)
+        save_file(weights, folder / "model.safetensors")
+        return loaded
+
+    monkeypatch.setattr(evaluate, "load_model", replaced_meanwhile)
+    done = run_script("evaluate.py", "--model", folder, module=evaluate)
+    assert done.returncode == 0 and "another model" in done.stdout
     assert (folder / "answers-test.json").read_bytes() == kept
 
 

@@ -6,7 +6,7 @@ Run       python -m docs.pages, which writes them into the page
 import re
 from pathlib import Path
 
-from docs.results.tables import markdown, minutes_of, read, runs, spread
+from docs.results.tables import made_on, markdown, minutes_of, read, runs, spread
 from evaluate import wilson_interval
 from support.banner import in_words
 
@@ -102,9 +102,8 @@ def short():
         rows.append([f"counting words, {learned}", tests, f"{seconds / 60:.1f}"])
         figures = [one["evaluated"]["figures"] for one in found]
         # Beside the minutes stands what they depend on: other rows may have been made otherwise.
-        trained = [(minutes_of(one["run"]), one["run"]["device"]) for one in found]
-        minutes, device = min(trained, key=lambda one: one[0])
-        made = f"{minutes:.0f} ({device['threads']} threads, {device['precision']})"
+        fastest = min(found, key=lambda one: minutes_of(one["run"]))
+        made = f"{minutes_of(fastest['run']):.0f} ({made_on([fastest])})"
         theirs = [one["evaluated"]["figures"] for one in read(f"{peer}.json")]
         rows.append([f"transformers' Trainer, as it comes, {learned}", theirs, ""])
         rows.append([f"`finetune.py`, {learned}", figures, made])

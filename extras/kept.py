@@ -52,6 +52,7 @@ def read_answers(folder, role):
         fits &= labels.dtype == lengths.dtype == torch.int64
         fits &= 0 <= labels.min() <= labels.max() < classes and lengths.min() > 0
         fits &= set(mistakes) <= set(range(n)) and {"subset", "windows"} <= set(record)
+        fits &= type(record.setdefault("max_length", None)) in (int, type(None))
         if not fits or not all(isinstance(record[key], str) for key in ("reviews", "precision")):
             raise ValueError("its lists do not fit together")
     except FileNotFoundError:

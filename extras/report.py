@@ -30,7 +30,6 @@ from extras.page import card, cards, color_words, document, table, text
 from predict import Classifier
 from support.errors import UserError, make_parser, run_command
 
-
 FEW = 8  # classes: of more, a table of all pairs is too wide to read
 
 
@@ -44,8 +43,9 @@ def share(right, n):
 def read_all(folder):
     """Everything that the page needs about a model, from its folder. Raises UserError."""
     place = find_model(folder)
-    run = read_run(place)
+    read_run(place)  # if this is no model, say so first
     test, held_out = answers_of(place, "test"), read_answers(place, "validation")
+    run = read_run(place, test["max_length"])  # somebody else's may have been told another
     logits, labels = test["logits"], test["labels"]
     for answers in filter(None, (test, held_out)):
         if answers["logits"].shape[1] != len(run["labels"]):
@@ -74,7 +74,7 @@ def show_mistakes(found, count):
     if not rows:
         return "<p>none</p>"
     device, _, _ = choose_hardware(None, "fp32")
-    classifier, items = Classifier(found["folder"], device), []
+    classifier, items = Classifier(found["folder"], device, max_length=test["max_length"]), []
     for row in tqdm(rows, desc="explaining mistakes", unit=" reviews", leave=False):
         review = test["mistakes"][row]
         answer, truth = names[predicted[row]], names[test["labels"][row]]
@@ -96,7 +96,7 @@ def show_facts(found):
     run, test = found["run"], found["test"]
     if "assumed" in run:  # a classifier that somebody else has trained
         rows = {"model": run["arguments"]["model"], "assumed": run["assumed"]}
-        return table(rows.items(), kind="facts")
+        return table((rows | {"asked about": test.get("data", "unknown")}).items(), kind="facts")
     arguments, device = run["arguments"], run["device"]
     rows = {
         "command": command_line(run),
@@ -166,8 +166,7 @@ def section(found, floor, mistakes):
     half = min(points, key=lambda point: abs(point[0] - 0.5))
     surest = f"Of the surest {half[0]:.0%}, {half[1]:.2%} are right."
     covered = charts.draw_coverage(points, floor)
-    lengths = charts.draw_lengths(test["lengths"], right, max_length, floor)
-    cut = test["lengths"] > max_length  # [N]
+    lengths, cut = test["lengths"], test["lengths"] > max_length  # [N], [N]
     by_cut = [
         [title, share(int(right[rows].sum()), int(rows.sum()))]
         for title, rows in ((f"up to {max_length} tokens", ~cut), ("longer", cut))
@@ -184,7 +183,7 @@ def section(found, floor, mistakes):
         card("Test", show_test(found, floor), note=windows),
         card("How sure, and how often right", sure, note=error),
         card("If only the surest answers counted", covered, note=surest),
-        card("By length", lengths, table(by_cut)),
+        card("By length", charts.draw_lengths(lengths, right, max_length, floor), table(by_cut)),
         card("The surest mistakes", show_mistakes(found, mistakes), note=colors, wide=True),
         card("Facts", show_facts(found), wide=True),
     )

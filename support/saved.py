@@ -240,8 +240,8 @@ def keep_evaluation(args, run, split, logits, precision, hardware, found, asked)
 
     args: its options. logits: [N, C]. found: its figures, a dict for --results. asked: see above.
     """
-    how = {"subset": args.subset, "draw_seed": args.draw_seed, "windows": args.windows}
-    how["precision"] = precision
+    how = {name: getattr(args, name) for name in ("data", "subset", "draw_seed", "windows")}
+    how |= {"precision": precision, "max_length": run["arguments"]["max_length"]}
     usual = args.max_length is None and all(getattr(args, name) is None for name in HOW)
     if "assumed" in run or args.data is None and usual:
         print()
@@ -254,7 +254,7 @@ def keep_evaluation(args, run, split, logits, precision, hardware, found, asked)
         # Whoever reads it elsewhere has other folders: paths are written as seen from here.
         typed = run["arguments"]
         paths = {k: seen_from_here(v) for k, v in typed.items() if os.path.isabs(str(v))}
-        how |= {"data": args.data, "split": args.split, "hardware": hardware} | found
+        how |= {"split": args.split, "hardware": hardware} | found
         record = {"run": run | {"arguments": typed | paths}, "evaluated": how}
         write_whole(args.results, json.dumps(record, indent=1) + "\n")
 

@@ -59,8 +59,11 @@ def test_it_is_evaluated_reported_and_cut_where_asked(other, tmp_path):
     assert "test       12 reviews" in done.stdout and "up to 12 tokens" in done.stdout
     assert "after 12 tokens" in " ".join(done.stderr.split())
     done = run_script("extras.report", other, "--mistakes", "1", "--out", page)
-    assert done.returncode == 0 and "<td>assumed</td>" in page.read_text(), done.stderr
-    assert "<th>f</th>" not in page.read_text(), "a word is no row of letters"
+    shown = page.read_text()
+    assert done.returncode == 0 and "<td>assumed</td>" in shown, done.stderr
+    assert "<th>f</th>" not in shown, "a word is no row of letters"
+    assert "up to 12 tokens" in shown and "after 12 tokens" in shown and "40 tokens" not in shown
+    assert f"<td>asked about</td><td>{data}</td>" in shown
     done = run_script(*words, "--data", data, "--max-length", "41")
     assert done.returncode == 2 and "at most 40" in done.stderr
 

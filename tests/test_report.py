@@ -246,6 +246,7 @@ DAMAGE = {
         ("mistakes", {"7": "a text"}),
         ("mistakes", ["a text"]),
         ("windows", None),
+        ("max_length", "12"),
         ("reviews", 5),
     ],
     "run.json": [("history", [{}]), ("results", {}), ("device", 3), ("versions", []), ("notes", 1)],

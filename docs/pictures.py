@@ -19,7 +19,8 @@ from statistics import mean, median, stdev
 
 from dataset import encode, make_batches
 from docs.results.changes import CURVE, changes, counted_like
-from docs.results.tables import accuracies, read, runs
+from docs.results.differences import figures_of
+from docs.results.tables import read, runs
 from extras.charts import COLORS, error_bars, new_picture, to_svg
 from support import demo
 from support.banner import padding_share
@@ -113,7 +114,7 @@ def reviews():
         ours = runs(name)
         size = ours[0]["run"]["splits"]["train"]["reviews"]
         for found, points in zip((ours, counted_like(ours)), lines.values()):
-            shares = accuracies(found)
+            shares = [one["correct"] / one["n"] for one in figures_of(found)]
             points.append((size, mean(shares), stdev(shares)))
 
     def draw():

@@ -10,7 +10,7 @@ from statistics import mean
 from docs.results.differences import against, difference, figures_of, gain, having, in_points
 from docs.results.differences import only_right, unchanged
 from docs.results.record import options_of
-from docs.results.tables import made_on, markdown, minutes_of, over_seeds, read, runs
+from docs.results.tables import made_on, markdown, minutes_on, over_seeds, read, runs, span
 
 
 def truncation():
@@ -43,8 +43,9 @@ def curve():
     rows = []
     for name in CURVE:
         if found := having(name, "evaluated"):
-            counted, reviews = counted_like(found), found[0]["run"]["splits"]["train"]["reviews"]
-            row = [f"{reviews:,}, {found[0]['run']['arguments']['epochs']} epochs"]
+            counted = counted_like(found)
+            reviews = span([one["run"]["splits"]["train"]["reviews"] for one in found])
+            row = [f"{reviews}, {found[0]['run']['arguments']['epochs']} epochs"]
             row += [over_seeds(figures_of(one)) for one in (found, counted)]
             rows.append([*row, gain(found, counted), shown(name), made_on(found)])
     header = ["train reviews", "`finetune.py`", "`extras/baseline.py`"]
@@ -75,8 +76,6 @@ EXPERIMENTS = (
     ("128-head+tail", "half the tokens, half the time", "worse"),
     ("512", "hardly a word is lost", "better"),
     ("epochs-6", "twice as long", "better"),
-    ("lr-2e-5", "smaller steps, and three epochs are few", "worse"),
-    ("lr-1e-4", "larger steps", None),
     ("lr-1e-3", "so large that what was pretrained is lost", "worse"),
     ("warmup-0", "large steps, while the head knows nothing yet", "worse"),
     ("batch-8", "twice as many steps", None),
@@ -133,8 +132,7 @@ def experiments():
             how = {guess: "came true", "may be luck": "stay open"}.get(said, "did not")
             guesses[how].append(shown(name))
         row = [shown(name), f"{why}: {guess}" if guess else why, over_seeds(figures_of(found))]
-        minutes = min(minutes_of(one["run"]) for one in found)
-        rows.append([*row, points, f"{minutes:.0f}", made_on(found)])
+        rows.append([*row, points, minutes_on(found), made_on(found)])
     header = ["OPTION", "our guess", "accuracy", "points (95 % interval)", "minutes", "made on"]
     told = [f"Guesses that {how}: {', '.join(some)}." for how, some in guesses.items() if some]
     return f"{markdown(header, rows)}\n\n{' '.join(told)}"

@@ -30,13 +30,12 @@ def only_right(one, other, part):
 def difference(ours, theirs, part="evaluated"):
     """How far `ours` is above `theirs`: ([points of each seed that both have], low, high, verdict).
 
-    Seed by seed the reviews are counted that only one of the two got right, as extras.compare does.
-    The interval is the one of extras.compare: what other reviews would change. On test it is that
-    of the mean of these counts, because three seeds answer the same reviews, which are no more than
-    one seed's; on validation that of their sum, because each seed holds out its own. The verdict
-    also asks what other seeds would change: Student's interval of the mean over the seeds has to
-    leave out 0, too. part: "evaluated" (which is test) or "validated". None if answers were not
-    recorded, or no seed is in both.
+    Seed by seed the reviews are counted that only one of the two got right. The interval is that of
+    extras.compare for the mean of these counts: as wide as for one seed. All seeds answer the same
+    test reviews, and seeds may hold out the same reviews for validation. So three are not taken for
+    more reviews than one; that makes it rather too wide. The verdict also asks what other seeds
+    would change: Student's interval of the mean over the seeds has to leave out 0, too. part:
+    "evaluated" (of test) or "validated". None if no answers were recorded, or no seed is in both.
     """
     if any("right" not in run.get(part, {}) for run in (*ours, *theirs)):
         return None
@@ -46,8 +45,7 @@ def difference(ours, theirs, part="evaluated"):
         return None
     counts = [only_right(ours[seed], theirs[seed], part) for seed in both]
     points = [100 * (a - b) / n for a, b, n in counts]
-    pooled = map(mean if part == "evaluated" else sum, zip(*counts))
-    low, high = (100 * end for end in difference_interval(*pooled)[1:])
+    low, high = (100 * end for end in difference_interval(*map(mean, zip(*counts)))[1:])
     if len(points) < 3:
         return points, low, high, "too few seeds"
     half = t.ppf(0.975, len(points) - 1) * stdev(points) / len(points) ** 0.5
@@ -58,7 +56,8 @@ def difference(ours, theirs, part="evaluated"):
 def in_points(points, low, high):
     """Mean, deviation over the seeds, and interval, in words."""
     more = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
-    return f"{mean(points):+.2f}{more} ({low:+.2f} to {high:+.2f})"
+    middle = round(mean(points), 2) + 0.0  # + 0.0: there is no "-0.00"
+    return f"{middle:+.2f}{more} ({low:+.2f} to {high:+.2f})"
 
 
 def gain(ours, theirs, part="evaluated"):

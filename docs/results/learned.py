@@ -11,7 +11,7 @@ from docs.results import tables
 from docs.results.differences import against, figures_of, gain, having, seed_of
 from docs.results.record import LIKE_OTHERS, UNLABELLED, options_of
 from docs.results.tables import by_seed_and_mean, by_seed_of, command_of, made_on, markdown
-from docs.results.tables import measured, minutes_of, over_seeds, read, runs, spread
+from docs.results.tables import measured, minutes_on, over_seeds, read, runs, spread
 
 
 # ------------------------------------------------------------------------------ the main runs
@@ -21,9 +21,8 @@ def recorded():
     for name in ("imdb-2000", "imdb-all"):
         found = runs(name)
         every += found
-        minutes = min(minutes_of(one["run"]) for one in found)
         memory = max(one["run"]["results"]["peak_bytes"] for one in found) / 2**30
-        row = [f"`{command_of(found[0])}`", *by_seed_and_mean(found), f"{minutes:.0f}"]
+        row = [f"`{command_of(found[0])}`", *by_seed_and_mean(found), minutes_on(found)]
         rows.append([*row, f"{memory:.1f} GiB", made_on(found)])
     header = ["command", by_seed_of(every), "mean ± st. dev.", "minutes", "peak memory", "made on"]
     (demo,) = figures_of(runs("demo"))
@@ -60,8 +59,7 @@ def beside_trainer():
         words = ["OMP_NUM_THREADS=1 python" if device["threads"] == 1 else "python"]
         if (processes := device.get("processes", 1)) > 1:
             words = [f"torchrun --nproc_per_node={processes}"]  # which gives each one thread
-        words += ["-m docs.results.trainer", *["--bf16"] * typed["bf16"]]
-        words += ["--model $MINILM"]
+        words += ["-m docs.results.trainer", *["--bf16"] * typed["bf16"], "--model $MINILM"]
         words += [f"--{key} {typed[key]}" for key in ("subset", "epochs", "test")]
         for command, found in ((command_of(ours[0]), ours), (" ".join(words), theirs)):
             every += found
@@ -77,8 +75,6 @@ def behaviour():
     header, columns = ["family"], []
     for name in ("imdb-2000", "imdb-all"):
         found = having(name, "families")
-        if not found:
-            continue
         seeds = ", ".join(str(seed_of(one)) for one in found)
         header.append(f"`{command_of(found[0])}`: right, by seed ({seeds})")
         families = [one["families"] for one in found]

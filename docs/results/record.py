@@ -6,9 +6,9 @@ Run       python -m docs.results.record                        what is recorded,
           (after pip install -r requirements-dev.txt)
 Expect    docs/results/run-NAME-SEED.json for each seed. The models stay in the folder recorded/; so
           a run that was stopped goes on when the command is typed again. First the validation
-          figures are recorded and committed, then --test adds those of test: nobody can choose by
-          a figure that nobody has seen. What is recorded is left as it is; to record it anew,
-          delete its file.
+          figures are recorded and committed, then --test adds those of test: while options are
+          chosen, no test figure of these runs exists. What is recorded is left as it is; to record
+          it anew, delete its file.
 """
 
 import csv

@@ -60,20 +60,18 @@ def command_of(run):
     return command.replace(MINILM, "--model $MINILM")  # to keep the tables narrow
 
 
-def accuracies(found):
-    """The test accuracies of some runs, from 0 to 1."""
-    figures = [one["evaluated"]["figures"] for one in found]
-    return [one["correct"] / one["n"] for one in figures]
-
-
 def over_seeds(counts):
     """The same figure of each seed, in words. counts: list of {"correct", "n"}, one for a seed."""
     if len(counts) == 1:
         return measured(counts[0]["correct"], counts[0]["n"])
-    sizes = sorted({one["n"] for one in counts})
-    n = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    shares = [one["correct"] / one["n"] for one in counts]
-    return f"{spread(shares)} ({len(counts)} seeds, {n} each)"
+    shares, n = zip(*((one["correct"] / one["n"], one["n"]) for one in counts))
+    return f"{spread(shares)} ({len(counts)} seeds, {span(n)} each)"
+
+
+def span(numbers):
+    """A whole number that may differ from seed to seed, in words."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def spread(values):
@@ -98,25 +96,37 @@ def by_seed_of(every):
 
 def by_seed_and_mean(found):
     """Two cells: the test accuracies of some runs, seed by seed; their mean, and deviation."""
-    by_seed = []
+    by_seed, shares = [], []
     for one in found:
         figures, seed = one["evaluated"]["figures"], one["run"]["arguments"]["seed"]
         low, high = wilson_interval(figures["correct"], figures["n"])
-        share = figures["correct"] / figures["n"]
-        by_seed.append(f"{seed}: {share:.2%} ({low:.2%} to {high:.2%})")
-    return ["<br>".join(by_seed), spread(accuracies(found))]
+        by_seed.append(f"{seed}: {figures['accuracy']:.2%} ({low:.2%} to {high:.2%})")
+        shares.append(figures["accuracy"])
+    return ["<br>".join(by_seed), spread(shares)]
+
+
+def kinds_of(found):
+    """{threads, kind of numbers: the runs made so}. A figure's last digits depend on them."""
+    kinds = {}
+    for one in found:
+        device = one["run"]["device"]
+        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
+        kinds.setdefault(f"{threads}, {device['precision']}", []).append(one["run"])
+    return kinds
 
 
 def made_on(found):
-    """What the last digits of some runs depend on: their threads, and the kind of their numbers."""
-    kinds = {}
-    for one in found:
-        device, seed = one["run"]["device"], one["run"]["arguments"]["seed"]
-        threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
-        kinds.setdefault(f"{threads}, {device['precision']}", []).append(str(seed))
+    """The same in words; with the seeds, where they were not all made on one kind."""
+    kinds = kinds_of(found)
     if len(kinds) == 1:
         return kinds.popitem()[0]
-    return "<br>".join(f"{kind} ({', '.join(seeds)})" for kind, seeds in kinds.items())
+    seeds = (", ".join(str(run["arguments"]["seed"]) for run in some) for some in kinds.values())
+    return "<br>".join(f"{kind} ({some})" for kind, some in zip(kinds, seeds))
+
+
+def minutes_on(found):
+    """The minutes of the fastest run of each kind, in the same order."""
+    return "<br>".join(f"{min(map(minutes_of, some)):.0f}" for some in kinds_of(found).values())
 
 
 def markdown(header, rows):
@@ -168,9 +178,7 @@ def validation():
 def width():
     """Wilson's interval for the same share of many reviews, and of few."""
     many, few = ([round(0.88 * n), n] for n in (25_000, 300))
-    shown = [
-        f"{low:.1%} and {high:.1%}" for low, high in (wilson_interval(*many), wilson_interval(*few))
-    ]
+    shown = ["{:.1%} and {:.1%}".format(*wilson_interval(*one)) for one in (many, few)]
     return (
         f"{many[0] / many[1]:.0%} of {many[1]:,} test reviews means that the true accuracy is "
         f"probably between {shown[0]}; {few[0] / few[1]:.0%} of {few[1]}, between {shown[1]}."

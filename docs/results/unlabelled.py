@@ -25,7 +25,6 @@ from docs.results.record import forget_folders, module, rights_of
 from extras.trial import train
 from support.files import read_json, write_whole
 
-
 DATA = "stanfordnlp/imdb"
 OFFERED = 4000  # unlabelled reviews for the first model to answer
 SURE = 0.95  # the probability of an answer that is kept, at least

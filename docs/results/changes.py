@@ -61,8 +61,8 @@ def accumulation():
     return (
         "Measured (two rows of [the experiments](results.md#change-one-thing), seed 42): "
         f"the train losses of the epochs were {words[0]} with `--batch-size 32`, and {words[1]} "
-        "with `--batch-size 8 --accumulate 4`. They differ a little, because other reviews share a "
-        "window there."
+        "with `--batch-size 8 --accumulate 4`. They differ a little, because there other reviews "
+        "share a window, and dropout draws other numbers."
     )
 
 

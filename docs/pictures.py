@@ -73,7 +73,7 @@ def curve():
     return [losses, ends, counts], draw
 
 
-FAR = 5  # points: how far the picture of the gains reaches
+FAR = 6  # points: how far the picture of the gains reaches
 
 
 def gains():

@@ -37,7 +37,7 @@ def recorded():
 
 # What may become a default: judged by validation alone, before any of it has seen test. The first
 # two are what the others are compared with.
-DEFAULTS = "bf16 lr-5e-5 lr-2e-5 lr-1e-4 lr-2e-4 batch-8 batch-32 warmup-0 epochs-6".split()
+DEFAULTS = "bf16 lr-5e-5 lr-2e-5 lr-1e-4 lr-2e-4 batch-8 batch-32 warmup-0 epochs-6 dropout".split()
 
 
 def defaults():

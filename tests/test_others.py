@@ -51,19 +51,24 @@ def test_a_model_without_run_json_answers_as_transformers_pipeline(other, capsys
 def test_it_is_evaluated_reported_and_cut_where_asked(other, tmp_path):
     """Labels of a file in another case are its classes; the report has what there is."""
     data, page = tmp_path / "a.csv", tmp_path / "report.html"
-    data.write_text("text,label\n" + "good film,positive\nbad film,Negative\n" * 6)
+    rows = (f"{'good film ' * 15},positive", f"{'bad film ' * 15},Negative")  # 30 words each
+    data.write_text("\n".join(["text,label", "good film,positive", "bad film,Negative", *rows * 5]))
     words = ["evaluate.py", "--model", other]
     assert "add --data" in run_script(*words).stderr
     done = run_script(*words, "--data", data, "--max-length", "12")
     assert done.returncode == 0, done.stderr
     assert "test       12 reviews" in done.stdout and "up to 12 tokens" in done.stdout
     assert "after 12 tokens" in " ".join(done.stderr.split())
-    done = run_script("extras.report", other, "--mistakes", "1", "--out", page)
+    done = run_script("extras.report", other, "--mistakes", "12", "--out", page)
     shown = page.read_text()
     assert done.returncode == 0 and "<td>assumed</td>" in shown, done.stderr
     assert "<th>f</th>" not in shown, "a word is no row of letters"
     assert "up to 12 tokens" in shown and "after 12 tokens" in shown and "40 tokens" not in shown
     assert f"<td>asked about</td><td>{data}</td>" in shown
+    texts = [re.findall(r'title="(.*?)"', part) for part in shown.split('<p class="words">')[1:]]
+    assert 30 in map(len, texts), "of a long review, which it has answered wrongly"
+    counted = [sum(float(share) != 0 for share in shares) for shares in texts]
+    assert 0 < max(counted) <= 10, "words that evaluate.py was told to cut away say nothing"
     done = run_script(*words, "--data", data, "--max-length", "41")
     assert done.returncode == 2 and "at most 40" in done.stderr
 

@@ -116,6 +116,8 @@ def test_a_row_says_how_many_threads_and_which_numbers_made_it():
     runs[2]["run"]["device"] = {"threads": 1, "precision": "bf16"}
     assert tables.made_on(runs) == "2 threads, fp32 (42, 43)<br>1 thread, bf16 (44)"
     assert tables.made_on(runs[:2]) == "2 threads, fp32"
+    minutes = [round(tables.minutes_of(one["run"])) for one in runs]
+    assert tables.minutes_on(runs) == f"{min(minutes[:2])}<br>{minutes[2]}", "a time for each kind"
 
 
 @pytest.mark.parametrize("name", FROM_FILES)

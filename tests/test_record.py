@@ -211,7 +211,7 @@ def test_three_seeds_are_not_taken_for_more_reviews():
     one, other = made_up([0.90] * 3), made_up([0.88] * 3, first=100)
     for run in (*one, *other):
         run["validated"] = run["evaluated"]
-    for part in ("evaluated", "validated"):
+    for part in PARTS:
         three, alone = difference(one, other, part), difference(one[:1], other[:1], part)
         assert three[2] - three[1] == pytest.approx(alone[2] - alone[1], rel=0.05)
 

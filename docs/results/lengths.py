@@ -13,7 +13,6 @@ from support.options import parse_arguments
 from support.pretrained import load_tokenizer
 from support.banner import describe_lengths
 
-RESULTS = Path(__file__).resolve().parent
 RUNS = {
     "first": "--epochs 3 --subset 2000",
     "long": "--max-length 512 --batch-size 32",
@@ -29,4 +28,4 @@ for name, words in RUNS.items():
     found[name] = {"command": command_line({"arguments": vars(args)})}
     found[name] |= {"data_fingerprint": source.fingerprint, "reviews": len(texts)}
     found[name] |= describe_lengths(lengths, args.max_length, batches, args.seed)
-(RESULTS / "lengths.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")

@@ -49,6 +49,7 @@ RUNS = {
     "imdb-all": f"{MINILM} --epochs 2",
     "250": f"{MAIN} --subset 250",
     "250-long": f"{MAIN} --subset 250 --epochs 24",  # as many steps as 2,000 reviews get
+    "250-longer": f"{MAIN} --subset 250 --epochs 48",  # twice as many
     "1000": f"{MAIN} --subset 1000",
     "1000-long": f"{MAIN} --subset 1000 --epochs 6",
     "4000": f"{MAIN} --subset 4000",

@@ -32,10 +32,10 @@ def speed():
 def profile():
     """Where the time of a training step goes: docs/results/profile.json."""
     (found,) = read("profile.json")
-    rows = sorted(found["shares"].items(), key=lambda one: (one[0] == "all else", -one[1]))
-    lines = [f"On {found['hardware']} in {found['precision']}, batches of 16 x 256 tokens:", ""]
-    lines += ["| piece | of the time |", "|---|---|"]
-    return "\n".join(lines + [f"| {kind} | {share:.1%} |" for kind, share in rows])
+    shares = sorted(found["shares"].items(), key=lambda one: (one[0] == "all else", -one[1]))
+    rows = [[kind, f"{share:.1%}"] for kind, share in shares]
+    made = f"On {found['hardware']} in {found['precision']}, batches of 16 x 256 tokens:"
+    return f"{made}\n\n{markdown(['piece', 'of the time'], rows)}"
 
 
 # ------------------------------------------------------------------------------ recorded runs

@@ -265,6 +265,7 @@ def test_a_run_in_16_bits_is_compared_with_its_like(known):
     that tells of fp32 is compared with bf16.
     """
     known |= {"bf16": made_up([0.83] * 3, first=700), "dropout": made_up([0.86] * 3, first=800)}
+    known["fp32"] = known["few"]
     for run in (*known["bf16"], *known["dropout"]):
         run["run"]["device"] = {"precision": "bf16"}
     points = {row[0]: sum(row[1]) / 3 for row in changes.changes()}
@@ -274,9 +275,9 @@ def test_a_run_in_16_bits_is_compared_with_its_like(known):
     rows = {row.split("`")[1]: row for row in changes.experiments().splitlines()[2:-2]}
     assert "+3.00" in rows["--attention-dropout 0.1"] and "+5.00" in rows["--precision fp32"]
     assert not re.search(r"[+-]\d", rows["--precision bf16"]), "the others are compared with it"
-    names = ["bf16", "few", "dropout", "256-head"]
+    names = ["bf16", "few", "fp32", "dropout", "256-head"]
     rows = dict(row[::2] for row in differences.against(names, "few"))
-    assert [rows[name][:5] for name in names] == ["", "+5.00", "+3.00", "-4.00"]
+    assert [rows[name][:5] for name in names] == ["", "", "+5.00", "+3.00", "-4.00"]
 
 
 def test_the_guesses_that_came_true_are_told_apart_from_the_others(known):

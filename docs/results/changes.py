@@ -67,10 +67,10 @@ def accumulation():
 
 
 # What is changed in the main job, by the name under which it was recorded; why that could matter,
-# and our guess. With the first two the others are compared.
+# and our guess. With the first the others are compared.
 EXPERIMENTS = (
     ("bf16", "numbers of 16 bits: what a CPU takes that has them", None),
-    ("few", "numbers of 32 bits: slower there, and what others take", None),
+    ("fp32", "numbers of 32 bits: slower there, and what others take", None),
     ("256-head", "the verdict at the end is cut away", "worse"),
     ("256-tail", "all room for the end of a review", None),
     ("128-head+tail", "half the tokens, half the time", "worse"),
@@ -88,7 +88,6 @@ EXPERIMENTS = (
 OTHERS = ("250", "1000", "4000", "all", "windows", "int8")
 # Where that is no option of the main job.
 IN_WORDS = {
-    "few": "`--precision fp32`",
     "all": "all reviews, `--epochs 2`",
     "windows": "`evaluate.py --windows`",
     "int8": "`evaluate.py --precision int8`",

@@ -83,21 +83,22 @@ def unchanged(name, found, in_fp32, part="evaluated"):
     """What the runs of a name are compared with: runs with the same kind of numbers.
 
     bf16 drops digits, and the result moves a little. That must not count as an option's doing. Only
-    the runs in fp32 that others are compared with, `in_fp32`, are compared with those in bf16.
+    "fp32", which tells of that, is compared with bf16; all else in fp32 with the runs `in_fp32`.
     """
     in_bf16 = found[0]["run"]["device"]["precision"] == "bf16"
-    return having("bf16" if in_bf16 or name == in_fp32 else in_fp32, part)
+    return having("bf16" if in_bf16 or name == "fp32" else in_fp32, part)
 
 
 def against(names, in_fp32, part="evaluated"):
     """Rows (name, figures, points above the unchanged runs, runs) of all names that are recorded.
 
-    The first name is "bf16": with its runs the others are compared, or with those of in_fp32.
+    Those that others are compared with, "bf16" and in_fp32, have no points.
     """
     rows = []
     for name in names:
         if found := having(name, part):
             shown = over_seeds(figures_of(found, part))
             like = unchanged(name, found, in_fp32, part)
-            rows.append((name, shown, gain(found, like, part) if name != "bf16" else "", found))
+            points = gain(found, like, part) if name not in ("bf16", in_fp32) else ""
+            rows.append((name, shown, points, found))
     return rows

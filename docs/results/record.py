@@ -207,10 +207,6 @@ def calibration(folder, draws=500):
     return found
 
 
-def seeds_of(name):
-    return SEEDS[:1] if name in ONE else SEEDS
-
-
 def state(path):
     """What a result file holds, in a word."""
     if not path.exists():
@@ -222,7 +218,7 @@ def main():
     words = sys.argv[1:]
     test, names = "--test" in words, [word for word in words if word != "--test"]
     all_names = (*RUNS, *ASKED, *LEARNED, *TRAINER, *COUNTED)
-    every = [(name, seed) for name in all_names for seed in seeds_of(name)]
+    every = [(name, s) for name in all_names for s in (SEEDS[:1] if name in ONE else SEEDS)]
     if not names:
         for name, seed in every:
             print(f"{name + '-' + str(seed):20} {state(path_of(name, seed))}")

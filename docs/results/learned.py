@@ -120,6 +120,9 @@ def unlabelled():
         row += [over_seeds(figures_of(found)) for found in (first, second)]
         command = f"`python -m docs.results.unlabelled {size}`"
         rows.append([*row, gain(second, first), command, made_on(second)])
+    first, twice = runs(UNLABELLED[250]), runs("250-longer")  # is it their reviews, or the steps?
+    row = ["250", "none: twice the epochs", *(over_seeds(figures_of(f)) for f in (first, twice))]
+    rows.append([*row, gain(twice, first), f"`{command_of(twice[0])}`", made_on(twice)])
     header = ["labelled", "answers kept", "first model", "second model"]
     return markdown([*header, "points (95 % interval)", "command", "made on"], rows)
 

@@ -197,7 +197,7 @@ def main():
     args.model = find_model(args.model)
     data = args.data or data_of_training(args.model)
     check_target(args.save, data, args.model)
-    check_target(args.results, data, args.model)
+    check_target(args.results, data, args.model, args.save)
     connect_to_hub(data)
     # 16 bits are enough here. They round the logits a little, so only a review on the edge between
     # two classes can get another answer; the line "computed on" says what was used.
@@ -222,7 +222,7 @@ def main():
     collate = make_collate(tokenizer.pad_token_id)
     started = time.perf_counter()
     # Only the asking is timed: no loading, no tokenizing.
-    half = max(1, (args.batch_size or usual_batch_size(device)) // 2)
+    half = max(1, (args.batch_size or usual_batch_size(device, max_length)) // 2)
     with out_of_memory(f"try --batch-size {half}"):
         how = collate, device, precision, args.batch_size
         logits = predict_logits(model, examples, *how, title="evaluating")
@@ -243,7 +243,7 @@ def main():
         found = {"seconds": seconds, "figures": figures, "by_length": by_length}
         keep_evaluation(args, run, split, logits, precision, hardware_name(device), found, asked)
     if run["arguments"]["demo"]:
-        print("\nA rehearsal: made-up reviews. Its figures say nothing about real ones.")
+        print("\nA rehearsal: a tiny model. Its figures say nothing about real ones.")
 
 
 if __name__ == "__main__":

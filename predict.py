@@ -12,8 +12,8 @@ Run       python predict.py "I regret watching this film" "Loved it"
           python predict.py < lines.txt              one text a line
           python predict.py                          a prompt
 Expect    for each text a label, its probability, and the text; with --json one object a line, for
-          programs. A file is answered row by row in constant memory; a row that cannot be used gets
-          an error in its place, and a stopped run goes on with --resume. Which words decided:
+          programs. A file of any length is answered row by row; a row that cannot be used gets an
+          error in its place, and a stopped run goes on with --resume. Which words decided:
           python -m extras.explain "I regret watching this film"
 Shows     $ python predict.py --model demo "I regret watching this film"
           negative   0.999  I regret watching this film
@@ -153,7 +153,7 @@ def main():
     # For a few texts starting takes nearly all of the time: importing torch and transformers, and
     # reading the weights. Whoever asks often should keep the Classifier, as extras.app does.
     if classifier.run["arguments"]["demo"]:
-        print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
+        print("(a rehearsal model: tiny, and not pretrained)", file=sys.stderr)
     if args.file:
         return answer_file(args, classifier, clean, show)
     # Texts of the command line are all there: they share batches. A typed line is answered before

@@ -1,4 +1,4 @@
-"""Commands that build on the chapters, each started with `python -m extras.NAME`.
+"""Commands that build on the chapters (`python -m extras.NAME`), and their parts.
 
 sanity.py       four questions, half a minute, before a run of hours
 attention.py    the whole forward pass by hand, and where a model looks

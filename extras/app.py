@@ -119,7 +119,7 @@ def make_page(classifier, folder):
     with gradio.Blocks(
         analytics_enabled=False, title="What does the model say?", delete_cache=(LOOK, KEEP)
     ) as page:
-        rehearsal = "<p>It has read made-up reviews only: a rehearsal.</p>"
+        rehearsal = "<p>A rehearsal: a tiny model, not pretrained.</p>"
         notice = rehearsal if arguments["demo"] else ""
         names = text(f"{Path(folder).name}: {' or '.join(classifier.names)}")
         gradio.HTML(f"<h1>What does the model say?</h1><p>{names}</p>{notice}")

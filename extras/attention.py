@@ -109,7 +109,9 @@ def main():
     model.set_attn_implementation("eager")  # the library's slow way, which tells where tokens look
     with torch.inference_mode():
         theirs = model(**batch, output_attentions=True)
-        looks = theirs.attentions  # [B, H, T, T] of each layer
+        looks = getattr(theirs, "attentions", None)  # [B, H, T, T] of each layer
+        if not looks:
+            raise UserError(f"{args.model}: such a model does not tell where its tokens look")
         if model.config.model_type == "distilbert":
             ours, looks = forward_by_hand(
                 model,

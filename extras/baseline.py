@@ -137,8 +137,8 @@ def main():
         vars(args).update({name: made.get(name) for name in where})
         how = {name: made.get(name) for name in where[:4]} | how_to_read(made, {}, same=True)
     check_counts(args, "subset")
-    check_target(args.save, args.data)
-    check_target(args.results, args.data)
+    check_target(args.save, args.data, args.like)
+    check_target(args.results, args.data, args.like, args.save)
     splits, names, data_fingerprint = load(**how)
     train, test = splits["train"], splits["test"]
     started = time.perf_counter()

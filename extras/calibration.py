@@ -23,6 +23,7 @@ import shlex
 from bisect import bisect_right
 
 from support.errors import UserError, make_parser, run_command
+from support.pretrained import find_model
 from extras.kept import read_answers
 
 
@@ -121,7 +122,7 @@ def answers_of(folder, split):
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", default="model", help="of a model (default: model)")
-    folder = parser.parse_args().folder
+    folder = find_model(parser.parse_args().folder)
     held_out, test = answers_of(folder, "validation"), answers_of(folder, "test")
     found = reliability(test["logits"], test["labels"])
     print(f"{'probability':>12} {'answers':>8} {'sure':>7} {'right':>7}")

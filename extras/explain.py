@@ -214,7 +214,7 @@ def main():
     device, precision, _ = choose_hardware(args.device, "fp32")
     classifier = Classifier(args.model, device, precision)
     if classifier.run["arguments"]["demo"]:
-        print("(a rehearsal model: it has read made-up reviews only)", file=sys.stderr)
+        print("(a rehearsal model: tiny, and not pretrained)", file=sys.stderr)
     colored, rows = sys.stdout.isatty() and "NO_COLOR" not in os.environ, []
     for text in args.texts:
         found = explain(classifier, text)

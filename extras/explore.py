@@ -14,7 +14,6 @@ Expect    explore.html, one file for phone, screen and paper; its most important
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy
 
@@ -155,10 +154,8 @@ def main():
     check_counts(args, "doubts")
     if args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: has to be 3 or more, [CLS] token [SEP]")
-    if args.save and Path(args.save).resolve() == Path(args.out).resolve():
-        raise UserError(f"--save {args.save}: is the page, --out; choose another name")
-    check_target(args.out, args.data)
-    check_target(args.save, args.data)
+    check_target(args.out, args.data, args.model)
+    check_target(args.save, args.data, args.model, args.out)
     charts.new_picture()  # if a package is missing, it says so before the work
     connect_to_hub(args.model, args.data)
     notes = []

@@ -7,9 +7,9 @@ After     predict.py. Needs three packages more: pip install -r requirements-ext
 Run       python -m extras.export --model model
           python -m extras.export --model model --int8
 Expect    model.onnx in the model's folder, for any number of texts of any length; with --int8 also
-          model-int8.onnx, in whole numbers, which is smaller and faster. Each is loaded again and
-          asked about 200 reviews of the validation split, from the shortest to the longest; how
-          far its logits are from ours is printed. A file that gives other answers is not kept.
+          model-int8.onnx, in whole numbers: smaller, faster. (Without, an older one goes.) Each is
+          loaded again and asked about 200 reviews of the validation split, from the shortest to the
+          longest; how far its logits are from ours is printed. One with other answers is not kept.
 Shows     $ python -m extras.export --model demo
           model.onnx      0.8 MB, 32 bits
                           200 of 200 answers equal; logits differ by up to 4e-06

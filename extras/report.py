@@ -239,7 +239,7 @@ def make_page(all_found, args):
     """All that the page shows, as a list of pieces of HTML. all_found: of read_all()."""
     parts = [overview(all_found)] if len(all_found) > 1 else []
     if any(found["run"]["arguments"]["demo"] for found in all_found):
-        parts.insert(0, "<p>A rehearsal: made-up reviews. This says nothing about real ones.</p>")
+        parts.insert(0, "<p>A rehearsal: a tiny model. This says nothing about real ones.</p>")
     for found in all_found:
         floor = None if args.baseline is None else read_floor(args.baseline, found["run"])
         parts += [f"<h2>{text(found['folder'])}</h2>", section(found, floor, args.mistakes)]

@@ -40,8 +40,8 @@ def open_study(args, rest, knobs, select):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Stop a trial that, from its second epoch on, is worse than half of those before: one epoch
-    # tells little. Not in a grid, which compares, nor where epochs differ, as without --epochs.
+    # Stop a trial whose best epoch so far is worse than half of those before, but not at its first,
+    # which tells little. Not in a grid, which compares, nor where epochs differ, without --epochs.
     differ = "epochs" in knobs or parse_arguments("", rest).epochs is None
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     path = f"{args.folder}/study.db"

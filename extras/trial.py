@@ -37,7 +37,7 @@ def read_space(typed, rest, grid):
 
     knobs, repeats = {}, {}
     for name, _, values in (word.partition("=") for word in typed):
-        ends, some = values.split(".."), values.split(",")
+        some, ends = values.split(","), [values] if "/" in values else values.split("..")  # a path
         if "" in some + ends or len(set(some)) < len(some) or name in {*knobs, *repeats}:
             how = "option=value,value or option=low..high, each once: lr=1e-5..2e-4 seed=42,43"
             raise UserError(f"{name}={values}: say what to vary as {how}")

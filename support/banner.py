@@ -98,7 +98,7 @@ def describe_draw(subset, labels, drawn, names, equal):
 def print_plan(args, run, group_sizes, steps, phases):
     """Print the banner of a run; with --verbose all of it.
 
-    run: see saved.describe_run(), with "shares" of describe_lengths(), and "head", where that
+    run: see runs.describe_run(), with "shares" of describe_lengths(), and "head", where that
     comes from. group_sizes: how many weights are decayed, and how many not. steps: optimizer
     steps in an epoch. phases: [(title, {part: (parameters, of them trainable)}), ...], in the order
     in which they train.

@@ -26,7 +26,7 @@ DEFAULTS = {
     "batch_size": 16,
     "max_length": 64,  # longer than 19 reviews in 20; the rest get cut, so that cutting runs too
 }
-NOTICE = "REHEARSAL on made-up reviews: its figures say nothing about real ones."
+NOTICE = "REHEARSAL with a tiny model: its figures say nothing about real ones."
 REAL = "A rehearsal. The real thing: python finetune.py --epochs 3 --subset 2000"
 
 

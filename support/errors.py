@@ -106,20 +106,20 @@ SHARED = {
     "subset": (int, None, "reviews to draw (default: all)"),
     "draw-seed": (int, None, "draw others (default: from test the same for all models)"),
     "seed": (int, 42, "of the division and the draw (default: 42)"),
-    "max-length": (int, 256, "tokens kept of a text (default: 256; of a saved model its own)"),
+    "max-length": (int, 256, "tokens kept of a text (default: %(default)s; None: as in training)"),
     "truncation": (TRUNCATIONS, "head+tail", "which of them (default: head+tail)"),
     "file": (str, None, "a file of texts: .csv, .jsonl, .txt, ... (docs/your-texts.md)"),
     "out": (str, None, "with --file: a .csv file for text, label, predicted, score, error"),
     "resume": (bool, False, "with --out: go on where a stopped run has come to"),
     "json": (bool, False, "print one object a line, for programs"),
     "windows": (bool, False, "read long texts whole, in windows that overlap"),
-    "save": (str, None, "a .csv file for text, label, predicted and score of each review"),
+    "save": (str, None, "a .csv file for what was found, row by row"),
     "results": (str, None, "a .json file for the figures, for programs"),
-    "batch-size": (int, None, "texts at once (default: 128 on a GPU, fewer on a CPU)"),
+    "batch-size": (int, None, "texts at once (default: 128 on a GPU, some 1,000 tokens on a CPU)"),
     "device": (str, None, "cpu, cuda, mps or xpu (default: the best there is)"),
-    "precision": ((*PRECISIONS, "int8"), "auto", "number format (default: auto, 16 bits where the "
-                  "hardware multiplies them natively; for a few texts fp32, so that other tools "
-                  "agree); int8: faster on a CPU, another answer now and then"),
+    "precision": ((*PRECISIONS, "int8"), "auto", "number format (default: %(default)s; auto: 16 "
+                  "bits where the hardware multiplies them natively, and for a few texts fp32, so "
+                  "that other tools agree); int8: faster on a CPU, another answer now and then"),
 }
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from support.errors import UserError
 
 # What a run writes. A folder that has one of them, but not from us, is left alone.
-OURS = """run.json README.md answers-test.json answers-validation.json checkpoints config.json
-history.jsonl model.safetensors tokenizer.json tokenizer_config.json""".split()
+OURS = """run.json README.md answers-test.json answers-validation.json checkpoints model.safetensors
+config.json history.jsonl model.onnx model-int8.onnx tokenizer.json tokenizer_config.json""".split()
 
 
 # ------------------------------------------------------------------------------ whole or not there
@@ -109,11 +109,11 @@ def file_digest(path):
 
 
 def content_digest(path):
-    """16 letters that change when a file does, or in a folder the name or size of one."""
+    """16 letters that change when a file does, or in a folder one of its files, or their names."""
     if Path(path).is_file():
         return file_digest(path)
     inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
-    return digest("\n".join(f"{file} {file.stat().st_size}" for file in inside).encode())
+    return digest("\n".join(f"{file} {file_digest(file)}" for file in inside).encode())
 
 
 def model_digest(folder):
@@ -135,20 +135,21 @@ def seen_from_here(path):
 def check_target(path, *sources):
     """Raise UserError, now and not after the work, if `path` cannot be written or is read from.
 
-    path: None if nothing is to be written. sources: files that are read, folders of data, and
-    folders of models. Beside the files that a run wrote into a model's folder, others may be
-    written, and written again.
+    path: None if nothing is to be written. sources: files that are read or will be written, folders
+    of data, and folders of models. Beside the files that a run wrote into a model's folder, others
+    may be written, and written again.
     """
     if path is None:
         return
     path, folder = Path(path), Path(path).absolute().parent
-    for source in map(Path, filter(os.path.exists, sources)):
+    for source in map(Path, filter(None, sources)):
         # Where the name is, and where it leads to if it is a link.
-        files = folder.resolve() / path.name, path.resolve()
-        names = [file.name for file in files if file.parent == source.resolve()]
+        files, place = (folder.resolve() / path.name, path.resolve()), source.resolve()
+        names = [file.name for file in files if file.parent in (place, place / "data")]
         ours = not (source / "run.json").exists() or set(OURS) & set(names)
-        if path.exists() and (names and ours or path.samefile(source)):
-            raise UserError(f"{path} is the file that is read; choose another name")
+        same = place in files or path.exists() and source.exists() and path.samefile(source)
+        if same or path.exists() and names and ours:
+            raise UserError(f"{path} is the file that is read, or named twice; choose another name")
     # A device is no file: renaming over /dev/null would take it away from everybody.
     special = os.path.lexists(path) and not path.is_file()
     if special or not os.access(folder, os.W_OK):

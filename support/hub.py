@@ -203,7 +203,7 @@ def patiently(load, *what, pauses=(1, 2, 4, 8), patience=30, **how):
         try:
             return load(*what, **how)
         except Exception as error:
-            late = not pause or time.monotonic() - began > patience
+            late = not pause or time.monotonic() + pause - began > patience
             if late or is_offline() or not is_passing(error):
                 raise
             print(f"the hub failed ({reason_of(error)}); again in {pause} s", file=sys.stderr)

@@ -91,7 +91,7 @@ OPTIONS = {
          "(default: 5e-5, the largest that Devlin et al. 2019 recommend; from 20 classes on 1e-4, "
          "and 2e-4 for small models; at 4e-4 BERT forgot all it knew, says Sun et al. 2019)"),
         ("--warmup", SHARE, 0.1, "SHARE", "share of the steps in which the rate rises "
-         "(default: 0.1, as in Devlin et al. 2019)"),
+         "(default: 0.1, as in BERT's published code)"),
         ("--weight-decay", FROM_0, 0.01, "RATE", "AdamW's pull of the matrices toward 0 "
          "(default: 0.01, as in Devlin et al. 2019)"),
         ("--clip", OVER_0, 1.0, "NORM", "largest norm of a gradient "
@@ -217,11 +217,10 @@ def resumed_words(parser, folder, argv):
 
 def halve(args):
     """What to type when the memory runs out, in training or in the test."""
-    return (
-        f"--batch-size {max(1, args.batch_size // 2)} --accumulate {2 * args.accumulate} has as "
-        "many reviews to a step and half of them at once; a smaller --max-length helps too. If the "
-        f"training is done already: {how_to_go_on(args.out)}"
-    )
+    size = f"--batch-size {args.batch_size // 2} --accumulate {2 * args.accumulate}, with about "
+    size += "as many reviews to a step, or "
+    words = f"try {size * (args.batch_size > 1)}a smaller --max-length"
+    return f"{words}. If the training is done already: {how_to_go_on(args.out)}"
 
 
 def say_what_next(args):

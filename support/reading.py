@@ -9,7 +9,7 @@ import csv
 import json
 import re
 import zipfile
-from itertools import chain, dropwhile, islice
+from itertools import chain, islice
 from pathlib import Path
 
 from support.errors import UserError
@@ -92,9 +92,8 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
 
     def records():
         with open_text(path, encoding) as lines:
-            lines = islice(dropwhile(str.isspace, lines), leave_out, None)
             # strict: else a quote that is never closed swallows the rest of the file in silence.
-            reader = csv.reader(lines, strict=True, **how)
+            reader = csv.reader(islice(lines, leave_out, None), strict=True, **how)
             last, what = 0, "a quoted text holds a line that looks like a row"
             try:
                 for row in filter(None, reader):
@@ -106,9 +105,9 @@ def read_cells(path, kind, encoding, delimiter, quoting, header, notes):
                     yield number, row
             except csv.Error as error:
                 raise UserError(
-                    f"{path}, line {reader.line_num} or before: not readable as CSV ({error}); a "
-                    "text that begins with a quote has to end in one, with its own quotes doubled; "
-                    "or, if quotes are letters like others: --quoting none"
+                    f"{path}, line {reader.line_num + leave_out} or before: not readable as CSV "
+                    f"({error}); a text that begins with a quote has to end in one, with its own "
+                    "quotes doubled; or, if quotes are letters like others: --quoting none"
                 ) from error
 
     names = {sign: f"{name}-separated" for name, sign in SEPARATORS.items()}
@@ -174,7 +173,7 @@ def read_parquet(path, notes):
         try:
             with open_bytes(path) as stream:
                 yield pyarrow.parquet.ParquetFile(stream)
-        except (pyarrow.ArrowException, OverflowError) as error:
+        except (pyarrow.ArrowException, OverflowError, ValueError) as error:
             raise UserError(f"{path} is not a readable parquet file ({error})") from error
 
     with opened() as file:
@@ -267,9 +266,9 @@ def open_table(path, known=(), encoding=None, delimiter=None, quoting=None, head
     """Look at a file, or a folder of class folders, and return it as a Table.
 
     encoding, delimiter, quoting ("csv", "blanks" or "none"), header ("yes" or "no"): what the user
-    knows; None to find out. known: columns that are looked for. told: a list for the notes. Nothing
-    is kept in memory, so a file may be of any length. Raises UserError, with the place where
-    something is wrong; so may the rows.
+    knows; None to find out. known: columns that are looked for. told: a list for the notes. Only a
+    .json list is kept in memory; any other file may be of any length. Raises UserError, with the
+    place where something is wrong; so may the rows.
     """
     path, notes = Path(path), [] if told is None else told
     header = header, known

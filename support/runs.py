@@ -41,8 +41,8 @@ def what_matters(args, facts, splits, model, free):
     same["the model's config.json (a fingerprint)"] = digest(str(model.config).encode())
     support = Path(__file__).resolve().parent
     for module in list(sys.modules.values()):  # the files of the project that have been loaded
-        path = Path(getattr(module, "__file__", None) or "/")
-        if path.suffix == ".py" and path.parent in (support, support.parent):
+        path = Path(getattr(module, "__file__", None) or "/").resolve()
+        if path.suffix == ".py" and path.parent in (support, support.parent) and path.is_file():
             code = code_of(path.read_text(encoding="utf-8"))
             same[f"{path.name} (a fingerprint)"] = digest(code.encode())
     return same
@@ -151,9 +151,9 @@ def only_run(folder):
 def begin(args, recipe):
     """Write down that a run begins: from here on it can be resumed.
 
-    recipe: of choose_recipe(). It is left out here and found anew, because nobody has typed it.
-    What an older run has left goes first, run.json before all else: no command may take old weights
-    and new figures for one model.
+    recipe: of choose_recipe(), left out here and found anew, because nobody has typed it. What an
+    older run has left goes first, run.json before the weights: no command may take old weights and
+    new figures for one model.
     """
     for path in Path(args.out, "checkpoints").glob("[0-9]*"):
         shutil.rmtree(path)

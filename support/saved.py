@@ -49,7 +49,7 @@ def model_card(run):
     from huggingface_hub import EvalResult, ModelCardData
 
     arguments, results, measured = run["arguments"], run["results"], []
-    rehearsal = "**A rehearsal: a tiny model with random weights, trained on made-up reviews.**\n\n"
+    rehearsal = "**A rehearsal: a tiny model, which nobody has pretrained.**\n\n"
     figures, read_once = "", ", the test split was read once" * ("test" in results)
     for role in ("validation", "test"):
         if found := results.get(role):

@@ -15,7 +15,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from itertools import dropwhile, filterfalse, islice
+from itertools import filterfalse, islice, takewhile
 
 from support.errors import UserError
 
@@ -70,7 +70,7 @@ def open_bytes(path):
 def find_encoding(path, notes):
     """The encoding of a text file: by its mark, UTF-8 if all of it is that, else cp1252.
 
-    cp1252 is what Windows wrote in Western countries. Any bytes can be read so, even Russian ones:
+    cp1252 is what Windows wrote in Western countries. Nearly all bytes can be read so, Russian too:
     so it is said, with a word that depends on it, and what is clearly something else is refused.
     """
     with open_bytes(path) as stream:
@@ -149,11 +149,12 @@ def find_dialect(path, encoding, kind, delimiter, quoting, notes):
     most. delimiter, quoting: what was asked for, or None.
     """
     with open_text(path, encoding) as lines:
-        sample = list(islice(dropwhile(str.isspace, lines), SAMPLE + 1))
+        sample = list(islice(lines, SAMPLE + 1))
     cut = len(sample) > SAMPLE  # so its last row may go on behind it
-    sample, leave_out, said = sample[:SAMPLE], 0, f"{path.name}: "
+    leave_out = len(list(takewhile(str.isspace, sample)))
+    sample, said = sample[leave_out:SAMPLE], f"{path.name}: "
     if sample and (typed := re.fullmatch(r'"?sep=(.)"?\s*', sample[0], re.IGNORECASE)):
-        sample, leave_out, delimiter = sample[1:], 1, delimiter or typed[1]
+        sample, leave_out, delimiter = sample[1:], leave_out + 1, delimiter or typed[1]
     wanted = SEPARATORS.get(delimiter, delimiter) or ("\t" if kind == ".tsv" else "\t;|,")
     if delimiter and len(wanted) != 1:
         raise UserError(f"--delimiter {delimiter}: has to be one sign, or {', '.join(SEPARATORS)}")

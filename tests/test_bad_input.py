@@ -9,6 +9,7 @@ import shutil
 import sys
 import zipfile
 
+import pyarrow.parquet
 import pytest
 from conftest import make_model
 
@@ -17,7 +18,7 @@ import evaluate
 import finetune
 import model
 import predict
-from extras import behaviour, compare, explain
+from extras import baseline, behaviour, compare, explain, explore
 from support.errors import run_command
 
 COMMANDS = {
@@ -29,6 +30,8 @@ COMMANDS = {
     "compare": compare,
     "explain": explain,
     "behaviour": behaviour,
+    "baseline": baseline,
+    "explore": explore,
 }
 GOOD = "text,label\n" + "".join(f"good film {i},{i % 2}\n" for i in range(60))
 
@@ -84,6 +87,13 @@ def place(tmp_path_factory, tokenizer):
     (root / "led2" / "untrained").mkdir(parents=True)
     (root / "led2" / "untrained").rmdir()
     (root / "led2" / "untrained").symlink_to(root / "theirs")
+    for name in ("train", "test"):
+        (root / "hub/data").mkdir(parents=True, exist_ok=True)
+        (root / f"hub/data/{name}.csv").write_text(GOOD)
+    latin = pyarrow.array([b"caf\xe9", b"fine"]).view(pyarrow.string())  # which promises UTF-8
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": latin, "label": [0, 1]}), root / "latin.parquet"
+    )
     (root / "twotrains").mkdir()
     for kind in ("csv", "tsv"):
         (root / "twotrains" / f"train.{kind}").write_bytes(b"text,label\n")
@@ -257,6 +267,12 @@ BAD = [
     ("evaluate", "--data tiny.csv --save tiny.csv", "the file that is read"),
     ("evaluate", "--save good.csv", "the file that is read"),
     ("evaluate", "--save model/run.json", "the file that is read"),
+    ("evaluate", "--save new.csv --results new.csv", "named twice"),
+    ("evaluate", "--data hub --save hub/data/test.csv", "the file that is read"),
+    ("baseline", "--like model --results model/run.json", "the file that is read"),
+    ("baseline", "--data good.csv --save new.csv --results new.csv", "named twice"),
+    ("explore", "--data good.csv --model model --out model/run.json", "the file that is read"),
+    ("explore", "--data good.csv --model model --save explore.html", "named twice"),
     ("predict", "--file good.csv --out ''", "cannot be written"),
     ("predict", "--file good.csv --label-column nope", "no column 'nope'"),
     ("evaluate", "--data seven.csv", "row 2: the label '7' is not among"),
@@ -270,6 +286,8 @@ BAD = [
     ("predict", "' '", "text 1 of 1 is empty"),
     ("predict", "--file missing.csv", "not a file"),
     ("predict", "--file bytes.csv --out p.csv", "neither UTF-8 nor"),
+    ("predict", "--file latin.parquet --out p.csv", "not a readable parquet"),
+    ("finetune", TRAIN + "latin.parquet", "not a readable parquet"),
     ("predict", "--file columns.csv", "no column of texts"),
     ("predict", "--file header.csv", "no rows"),
     ("predict", "--file good.csv --out good.csv", "the file that is read"),

@@ -1,6 +1,7 @@
 """Chapter 2: the right device and format, a fresh head, and nothing moves that should not."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import model as model_chapter
 from support.errors import UserError, out_of_memory
 from model import autocast, choose_device, choose_precision, load_pretrained, parameter_parts
 from model import set_trainable
+from support.options import halve
 from support.pretrained import class_names, load_config, load_tokenizer, max_positions
 
 
@@ -220,6 +222,9 @@ def test_out_of_memory_says_what_to_change_and_other_errors_pass():
             raise error
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory("halve it"):
         raise RuntimeError("shapes do not match")
+    whole, one = (SimpleNamespace(batch_size=n, accumulate=1, out="model") for n in (16, 1))
+    assert halve(whole).startswith("try --batch-size 8 --accumulate 2, ")
+    assert halve(one).startswith("try a smaller --max-length"), "half a review is none"
 
 
 def test_a_tokenizer_without_padding_token_is_refused(tmp_path, tokenizer):

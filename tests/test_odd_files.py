@@ -44,6 +44,10 @@ def test_a_text_is_never_cut_at_a_separator(tmp_path):
     path = write(tmp_path / "two.csv", "good film,1\nbad film,0\n" * 10 + "good, slow, dull,1\n")
     with pytest.raises(UserError, match="line 21: more cells"):
         load_source(str(path)).splits
+    # Empty lines and a spreadsheet's "sep=" count as well: an editor shows that number.
+    path = write(tmp_path / "blank.csv", "\n \nsep=,\ntext,label\nfine,1\nbad, so bad,0\n")
+    with pytest.raises(UserError, match="line 6: more cells"):
+        load_source(str(path)).splits
     trailing = write(tmp_path / "three.csv", "text,label\nfoo,1,\nbar,0,,\n")
     assert load_source(str(trailing)).splits["train"] == (["foo", "bar"], ["1", "0"])
 

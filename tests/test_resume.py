@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from conftest import PROJECT, run_script
 import finetune
 from support import runs, unfinished
 from support.files import write_whole
+from support.options import parse_arguments
 from support.runs import only_run
 
 pytestmark = pytest.mark.slow
@@ -357,6 +359,17 @@ def test_what_would_make_it_another_run_is_refused_by_name(stopped, place, monke
     arguments = stopped / "checkpoints" / "arguments.json"
     arguments.write_text(arguments.read_text().replace('"seed": 42', '"seed": 43'))
     assert "--seed was 42 and is 43" in refused()
+
+
+def test_the_code_is_known_where_a_link_led_to_it(monkeypatch, tmp_path):
+    """A loop that was changed meanwhile must be noticed, however it is reached."""
+    (tmp_path / "link").symlink_to(PROJECT)
+    monkeypatch.setattr(finetune, "__file__", str(tmp_path / "link" / "finetune.py"))
+    facts = dict.fromkeys(("data_fingerprint", "weights_fingerprint"))
+    facts["device"] = {"precision": "fp32", "type": "cpu", "threads": 1}
+    nothing = SimpleNamespace(config=None)
+    same = runs.what_matters(parse_arguments("", []), facts, {}, nothing, ())
+    assert {"finetune.py (a fingerprint)", "runs.py (a fingerprint)"} <= set(same)
 
 
 def test_comments_and_docstrings_of_the_code_may_change():

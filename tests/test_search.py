@@ -186,6 +186,12 @@ def test_a_trial_is_compiled_when_that_is_asked_for(tmp_path, monkeypatch):
     assert "chose the epoch. " in card, "and no test split was read, so the card does not say it"
 
 
+def test_the_dots_of_a_path_are_no_range():
+    """Two files of the folder above are two values, as two names are."""
+    space, _ = search.read_space(["data=../a.csv,../b.csv"], [], False)
+    assert space["data"].choices == ("../a.csv", "../b.csv")
+
+
 def test_rates_are_searched_by_factors_and_counts_by_steps():
     """Between 1e-5 and 1e-3 lies 1e-4, and not 5e-4."""
     space, repeats = search.read_space(
@@ -289,6 +295,15 @@ def test_changed_data_are_searched_anew(tmp_path, monkeypatch):
         data.write_text(content)
         done = run_script("extras.search", *words, module=search)
         assert done.returncode == 0 and len(set(tried)) == len(tried) == runs, done.stderr
+
+
+def test_labels_that_changed_places_in_a_folder_are_other_data(tmp_path):
+    """Files with the same names and sizes: only what they hold tells that they are others."""
+    args, marks = SimpleNamespace(data=str(tmp_path), model="no/such", demo=False), set()
+    for content in ("fine,1\nbad,0\n", "fine,0\nbad,1\n"):
+        (tmp_path / "train.csv").write_text(content)
+        marks.add(trial.mark_of(args))
+    assert len(marks) == 2
 
 
 @pytest.mark.parametrize("equal", [False, True])

@@ -132,7 +132,7 @@ def main():
     at = [*sys.argv, "--"].index("--")  # what comes after it is for finetune.py
     parser = make_parser(__doc__)
     parser.add_argument("vary", nargs="+", metavar="OPTION=VALUES", help="a,b,c or low..high")
-    parser.add_argument("--trials", type=int, help="settings to try (default: 20)")
+    parser.add_argument("--trials", type=int, help="to try (default: 20; a grid tries all)")
     parser.add_argument("--grid", action="store_true", help="try all settings of the lists")
     what = "then read test, all of it or so many reviews: the best setting's, all of a grid"
     parser.add_argument("--test", type=int, nargs="?", const=0, metavar="REVIEWS", help=what)

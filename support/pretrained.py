@@ -42,16 +42,16 @@ def load_tokenizer(name):
 
 
 def load_config(name):
-    """A model's config. Raises ValueError if it asks for attention code from somewhere else.
-
-    Where a package named kernels is installed, transformers fetches such code and runs it.
-    """
+    """A model's config. Raises ValueError if the model cannot be used, or would bring its code."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name, **SAFELY)
+    # Attention code from elsewhere: transformers runs it, where a package named kernels is there.
     for key, value in vars(config).items():
         if "attn_implementation" in key and "/" in str(value):
             raise ValueError(f"its config.json asks for the code of {value}, which is not run here")
+    if config.model_type == "fnet":
+        raise ValueError("FNet reads padding as if it were text, whatever the attention mask says")
     return config
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import FAMILIES, make_model, run_script
+from transformers import FNetConfig, FNetModel
 
 import model as model_chapter
 from support.errors import UserError, out_of_memory
@@ -237,6 +238,15 @@ def test_a_tokenizer_without_padding_token_is_refused(tmp_path, tokenizer):
     )
     with pytest.raises(UserError, match="cannot pad"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_model_that_reads_padding_is_refused(tmp_path, tokenizer):
+    """FNet takes a mask and does not look at it: an answer would depend on its neighbours."""
+    tokenizer.save_pretrained(tmp_path)
+    config = FNetConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, intermediate_size=8)
+    FNetModel(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="FNet reads padding"):
+        load_pretrained(str(tmp_path), ["a", "b"], seed=1)
 
 
 def test_a_model_that_reads_the_last_position_is_refused(tmp_path, tokenizer):

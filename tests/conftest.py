@@ -5,6 +5,7 @@ import io
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -44,6 +45,8 @@ FAMILIES = ("distilbert", "bert", "roberta", "modernbert")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out, unless asked for with -m slow, or by file")
+    # What a shell starts in the background ignores Ctrl-C, and so does all that is started there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

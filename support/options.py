@@ -217,8 +217,7 @@ def resumed_words(parser, folder, argv):
 
 def halve(args):
     """What to type when the memory runs out, in training or in the test."""
-    size = f"--batch-size {args.batch_size // 2} --accumulate {2 * args.accumulate}, with about "
-    size += "as many reviews to a step, or "
+    size = f"--batch-size {args.batch_size // 2} --accumulate {2 * args.accumulate}, or "
     words = f"try {size * (args.batch_size > 1)}a smaller --max-length"
     return f"{words}. If the training is done already: {how_to_go_on(args.out)}"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -42,16 +43,13 @@ def load_tokenizer(name):
 
 
 def load_config(name):
-    """A model's config. Raises ValueError if the model cannot be used, or would bring its code."""
+    """A model's config. Raises ValueError if it asks for attention code from somewhere else."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name, **SAFELY)
-    # Attention code from elsewhere: transformers runs it, where a package named kernels is there.
-    for key, value in vars(config).items():
+    for key, value in vars(config).items():  # the package kernels, if it is there, runs such code
         if "attn_implementation" in key and "/" in str(value):
             raise ValueError(f"its config.json asks for the code of {value}, which is not run here")
-    if config.model_type == "fnet":
-        raise ValueError("FNet reads padding as if it were text, whatever the attention mask says")
     return config
 
 
@@ -64,7 +62,7 @@ def load_classifier(name, config, **options):
     # The report is a table of what is missing and what is left over. It looks like an alarm, and
     # the caller looks at the same: see drawn_at_random() and saved.check_loaded().
     with without("transformers", "LOAD REPORT"):
-        return AutoModelForSequenceClassification.from_pretrained(
+        loaded = AutoModelForSequenceClassification.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
@@ -73,6 +71,9 @@ def load_classifier(name, config, **options):
             **SAFELY,
             **options,
         )
+    if "attention_mask" not in signature(loaded[0].forward).parameters:  # as FNet's
+        raise ValueError("it knows no attention mask, and would read padding as if it were text")
+    return loaded
 
 
 def class_names(config):

@@ -40,7 +40,7 @@ def what_matters(args, facts, splits, model, free):
     same["the pretrained weights (a fingerprint)"] = facts["weights_fingerprint"]
     same["the model's config.json (a fingerprint)"] = digest(str(model.config).encode())
     support = Path(__file__).resolve().parent
-    for module in list(sys.modules.values()):  # the files of the project that have been loaded
+    for module in list(sys.modules.values()):  # the project's loaded files (torch makes one up)
         path = Path(getattr(module, "__file__", None) or "/").resolve()
         if path.suffix == ".py" and path.parent in (support, support.parent) and path.is_file():
             code = code_of(path.read_text(encoding="utf-8"))
